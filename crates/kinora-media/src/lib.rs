@@ -1,0 +1,1 @@
+//! Pictures in, clips out: the only crate that knows file formats.
