@@ -1,5 +1,9 @@
 //! The embedded engine: a photo becomes a depth-aware camera move. No weights, CPU only.
 
+mod scene;
+
+pub use scene::inspect::{SceneView, scene_views};
+
 use crate::{ClipFormat, Engine, EngineError, FrameSink, GenerateSpec, Generated, Monitor, Picture};
 
 #[derive(Debug, Clone, Copy, Default)]
