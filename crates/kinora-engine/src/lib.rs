@@ -10,6 +10,7 @@ mod engine;
 pub mod motion;
 mod pattern;
 mod picture;
+mod rng;
 mod spec;
 
 pub use engine::{

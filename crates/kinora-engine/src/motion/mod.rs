@@ -1,13 +1,51 @@
-//! The embedded engine: a photo becomes a depth-aware camera move. No weights, CPU only.
+//! The embedded engine: a photo becomes a depth-aware camera move with movement in the scene. No weights, CPU only.
+//!
+//! Stages in the order the data takes: `prompt` (words to plan), `scene` (picture to layers, depth and masks),
+//! `camera` (plan to poses), `render` (to frames), `finish` (to bytes).
+//! Always true: the first frame is the fitted picture bit for bit; the same specification and picture give the
+//! same frames on the same machine at any number of threads.
+//! Not here: poses, expressions, new things. What this engine shows was in the picture or is drawn weather.
 
+mod camera;
+mod finish;
+mod prompt;
+mod render;
 mod scene;
 
+use std::time::Instant;
+
+pub use prompt::vocabulary_table;
 pub use scene::inspect::{SceneView, scene_views};
 
-use crate::{ClipFormat, Engine, EngineError, FrameSink, GenerateSpec, Generated, Monitor, Picture};
+use crate::{
+    ClipFormat, Engine, EngineError, FrameSink, GenerateSpec, Generated, Monitor, Picture, Progress,
+    StageTime,
+};
+use render::Renderer;
 
+/// Frames per second of every clip.
+const FPS: u32 = 24;
+
+/// Animates a still picture in 2.5 D.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MotionEngine;
+
+impl MotionEngine {
+    /// What [`Engine::generate`] would make of `spec` and `picture`, without rendering it: the plan, which words
+    /// were understood and which not, and what was found in the picture. The same value as [`Generated::plan`].
+    ///
+    /// Costs the analysis of the picture. Fails only when the monitor cancels.
+    pub fn explain(
+        &self,
+        spec: &GenerateSpec,
+        picture: &Picture,
+        monitor: &dyn Monitor,
+    ) -> Result<serde_json::Value, EngineError> {
+        let plan = prompt::plan(spec);
+        let scene = scene::analyze(&scene::fit(picture), monitor)?;
+        Ok(explanation(&plan, &scene.found))
+    }
+}
 
 impl Engine for MotionEngine {
     fn name(&self) -> &'static str {
@@ -15,20 +53,77 @@ impl Engine for MotionEngine {
     }
 
     fn description(&self) -> &'static str {
-        "Kinora's embedded engine: depth-aware camera moves over the still picture, on the CPU."
+        "Kinora's embedded engine: depth-aware camera moves and natural motion over the still picture, on the CPU; \
+         it animates what the picture shows and invents no new poses, expressions or content."
     }
 
-    fn clip_format(&self, _: u32, _: u32, spec: &GenerateSpec) -> ClipFormat {
-        ClipFormat { width_px: 1280, height_px: 720, fps: 24, frames_count: 24 * spec.duration.seconds() }
+    fn clip_format(&self, picture_width_px: u32, picture_height_px: u32, spec: &GenerateSpec) -> ClipFormat {
+        let (width_px, height_px) = scene::output_size(picture_width_px, picture_height_px);
+        ClipFormat { width_px, height_px, fps: FPS, frames_count: FPS * spec.duration.seconds() }
     }
 
     fn generate(
         &self,
-        _spec: &GenerateSpec,
-        _picture: &Picture,
-        _sink: &mut dyn FrameSink,
-        _monitor: &dyn Monitor,
+        spec: &GenerateSpec,
+        picture: &Picture,
+        sink: &mut dyn FrameSink,
+        monitor: &dyn Monitor,
     ) -> Result<Generated, EngineError> {
-        Err(EngineError::Permanent("not built yet".into()))
+        let format = self.clip_format(picture.width_px(), picture.height_px(), spec);
+        let mut stages = Stages::new();
+        let plan = prompt::plan(spec);
+        let fitted = scene::fit(picture);
+        stages.ended("fit");
+        let scene = scene::analyze(&fitted, monitor)?;
+        let explanation = explanation(&plan, &scene.found);
+        stages.ended("analyze");
+        let renderer = Renderer::new(scene, &plan, format.frames_count as usize);
+        stages.ended("prepare");
+        let mut rgb = vec![0; format.frame_bytes()];
+        for index in 0..format.frames_count {
+            if monitor.is_cancelled() {
+                return Err(EngineError::Cancelled);
+            }
+            renderer.frame(index as usize, &mut rgb);
+            stages.add("render");
+            sink.frame(&rgb)?;
+            stages.add("sink");
+            monitor.progress(Progress { stage: "render", done: index + 1, total: format.frames_count });
+        }
+        Ok(Generated { stages: stages.times, plan: Some(explanation) })
+    }
+}
+
+fn explanation(plan: &prompt::Plan, found: &scene::Found) -> serde_json::Value {
+    serde_json::json!({ "engine": "motion", "plan": plan, "picture": found })
+}
+
+/// Measures where the time goes. Wall times are reported, never computed with.
+struct Stages {
+    times: Vec<StageTime>,
+    since: Instant,
+}
+
+impl Stages {
+    fn new() -> Self {
+        Self { times: Vec::new(), since: Instant::now() }
+    }
+
+    /// Books the time since the last call under a new stage.
+    fn ended(&mut self, stage: &'static str) {
+        let now = Instant::now();
+        self.times.push(StageTime { stage, duration: now - self.since });
+        self.since = now;
+    }
+
+    /// Books the time since the last call under a stage that goes on.
+    fn add(&mut self, stage: &'static str) {
+        let now = Instant::now();
+        let duration = now - self.since;
+        match self.times.iter_mut().find(|time| time.stage == stage) {
+            Some(time) => time.duration += duration,
+            None => self.times.push(StageTime { stage, duration }),
+        }
+        self.since = now;
     }
 }

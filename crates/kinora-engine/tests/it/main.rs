@@ -1,0 +1,4 @@
+//! The engine's integration tests: one binary, one file per subject.
+
+mod clip;
+mod motion_contract;

@@ -1,0 +1,151 @@
+//! What `motion` promises whatever the picture and the words.
+
+use std::sync::atomic::Ordering;
+
+use kinora_engine::{Engine, EngineError, FrameSink, GenerateSpec, MotionEngine, Picture, SinkError};
+use proptest::prelude::*;
+
+use crate::clip::{Stop, card, first_frames, spec};
+
+/// A picture that already has its clip's size, so that fitting it changes nothing.
+fn at_size() -> Picture {
+    let format = MotionEngine.clip_format(1280, 720, &spec(""));
+    card(format.width_px, format.height_px)
+}
+
+#[test]
+fn the_first_frame_is_the_picture_bit_for_bit() {
+    let picture = at_size();
+    for prompt in ["", "fast zoom in, handheld", "heavy snow, waves, orbit left"] {
+        let clip = first_frames(&picture, &spec(prompt), 1);
+        assert!(clip.frames[0] == picture.rgb(), "{prompt:?} changed the first frame");
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_frames_at_any_number_of_threads() {
+    let picture = card(400, 320);
+    let frames = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| first_frames(&picture, &spec("pan right, handheld, rain"), 14).frames)
+    };
+    let one = frames(1);
+    assert_eq!(one.len(), 14);
+    for threads in [2, 3, 8] {
+        assert!(frames(threads) == one, "{threads} threads changed the clip");
+    }
+}
+
+#[test]
+fn another_seed_gives_another_clip() {
+    let picture = card(400, 320);
+    let last = |seed| first_frames(&picture, &GenerateSpec { seed, ..spec("") }, 20).frames.pop();
+    assert!(last(1) != last(2));
+}
+
+#[test]
+fn a_whole_clip_has_its_frames_its_plan_and_its_stage_times() {
+    let picture = card(320, 300);
+    let stop = Stop::default();
+    let spec = spec("slow push in while a unicorn smiles");
+    struct Count(u32);
+    impl FrameSink for Count {
+        fn frame(&mut self, _: &[u8]) -> Result<(), SinkError> {
+            self.0 += 1;
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    let generated = MotionEngine.generate(&spec, &picture, &mut count, &stop).unwrap();
+    assert_eq!(count.0, 120);
+    assert!(stop.progress.load(Ordering::Relaxed) >= 120);
+    let stages: Vec<_> = generated.stages.iter().map(|stage| stage.stage).collect();
+    for stage in ["analyze", "render"] {
+        assert!(stages.contains(&stage), "{stages:?}");
+    }
+    let plan = generated.plan.unwrap();
+    assert_eq!(plan["plan"]["words"]["not_understood"], serde_json::json!(["unicorn"]));
+    assert_eq!(plan["plan"]["words"]["beyond_this_engine"], serde_json::json!(["smiles"]));
+    assert_eq!(plan, MotionEngine.explain(&spec, &picture, &Stop::default()).unwrap());
+}
+
+#[test]
+fn cancelling_stops_within_a_frame() {
+    let clip = first_frames(&card(400, 300), &spec(""), 3);
+    assert_eq!(clip.frames.len(), 3);
+    assert!(clip.generated.is_none());
+    let stop = Stop::default();
+    stop.now.store(true, Ordering::Relaxed);
+    let explained = MotionEngine.explain(&spec(""), &card(400, 300), &stop);
+    assert!(matches!(explained, Err(EngineError::Cancelled)));
+}
+
+#[test]
+fn a_sink_that_fails_ends_the_clip_with_its_error() {
+    struct Full;
+    impl FrameSink for Full {
+        fn frame(&mut self, _: &[u8]) -> Result<(), SinkError> {
+            Err(SinkError("the disk is full".into()))
+        }
+    }
+    let error = MotionEngine.generate(&spec(""), &card(400, 300), &mut Full, &Stop::default()).unwrap_err();
+    assert_eq!(error.to_string(), "the frames could not be taken: the disk is full");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    /// Any size and ratio that the service allows, any words, any seed.
+    #[test]
+    fn any_request_renders(
+        (width_px, height_px) in (300u32..700, 0.4f32..2.5).prop_map(|(short, ratio)| {
+            if ratio < 1.0 { (short, (short as f32 / ratio) as u32) } else { ((short as f32 * ratio) as u32, short) }
+        }),
+        prompt in words(),
+        negative_prompt in words(),
+        cfg_scale in 0.0f32..=1.0,
+        seed in 0..=GenerateSpec::SEED_MAX,
+    ) {
+        let spec = GenerateSpec { prompt, negative_prompt, cfg_scale, seed, ..GenerateSpec::default() };
+        let clip = first_frames(&card(width_px, height_px), &spec, 2);
+        prop_assert_eq!(clip.frames.len(), 2);
+        prop_assert!(clip.width_px.is_multiple_of(2) && clip.height_px.is_multiple_of(2));
+    }
+}
+
+/// Vocabulary, modifiers and noise in any order.
+fn words() -> impl Strategy<Value = String> {
+    let word = prop_oneof![
+        Just("zoom"),
+        Just("in"),
+        Just("out"),
+        Just("pan left"),
+        Just("tilt up"),
+        Just("orbit"),
+        Just("roll"),
+        Just("handheld"),
+        Just("static"),
+        Just("then"),
+        Just("and"),
+        Just(","),
+        Just("no"),
+        Just("very"),
+        Just("slow"),
+        Just("fast"),
+        Just("waves"),
+        Just("clouds"),
+        Just("snow"),
+        Just("rain"),
+        Just("fire"),
+        Just("wind"),
+        Just("lights flicker"),
+        Just("镜头"),
+        Just("推近"),
+        Just("不要"),
+        Just("下雪"),
+        Just("🦄"),
+        Just("\u{0}"),
+        Just("é'"),
+    ];
+    prop_oneof![proptest::collection::vec(word, 0..12).prop_map(|words| words.join(" ")), "\\PC{0,60}",]
+}
