@@ -1,2 +1,5 @@
-//! The one binary.
-fn main() {}
+//! Hands the arguments to the command line.
+
+fn main() -> std::process::ExitCode {
+    kinora::cli::main()
+}

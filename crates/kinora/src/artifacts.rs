@@ -1,0 +1,254 @@
+//! The data folder: pictures in, clips out. The only module that makes, renames or deletes files there.
+//!
+//! Always true: a file under its final name is complete and synced, and so is the name. What is being written lies in
+//! `staging/`, which is emptied at start.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::keys::random_bytes;
+
+const DATABASE: &str = "kinora.db";
+const LOCK: &str = "lock";
+const SECRET: &str = "secret";
+const INPUTS: &str = "inputs";
+const OUTPUTS: &str = "outputs";
+const STAGING: &str = "staging";
+
+pub const VIDEO: &str = "video.mp4";
+pub const THUMBNAIL: &str = "thumbnail.jpg";
+
+/// Why the data folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("another kinora already serves {}; stop it or choose another --data-dir", .0.display())]
+    InUse(PathBuf),
+    #[error("{} must hold 32 bytes; restore it from a backup (a new one would void every media URL)", .0.display())]
+    BadSecret(PathBuf),
+}
+
+/// A data folder on a local disk.
+#[derive(Debug, Clone)]
+pub struct Artifacts {
+    root: PathBuf,
+}
+
+/// Keeps a data folder to one serving process until it is dropped.
+#[derive(Debug)]
+pub struct DataDirLock(#[expect(dead_code, reason = "closing the file is what releases the lock")] File);
+
+impl Artifacts {
+    /// Opens `root`, making what is missing.
+    pub fn open(root: &Path) -> Result<Self, ArtifactError> {
+        for folder in [INPUTS, OUTPUTS, STAGING] {
+            let path = root.join(folder);
+            fs::create_dir_all(&path).map_err(failed("create", &path))?;
+        }
+        sync_folder(root)?;
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// Takes the folder for serving, and clears what a crash left half-written.
+    pub fn lock(&self) -> Result<DataDirLock, ArtifactError> {
+        let path = self.root.join(LOCK);
+        let file = File::create(&path).map_err(failed("create", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(ArtifactError::InUse(self.root.clone())),
+            Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+        }
+        let staging = self.root.join(STAGING);
+        for entry in fs::read_dir(&staging).map_err(failed("read", &staging))? {
+            let path = entry.map_err(failed("read", &staging))?.path();
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+        Ok(DataDirLock(file))
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.root.join(DATABASE)
+    }
+
+    /// The secret that signs media URLs; made on first use, readable by the owner alone.
+    pub fn secret(&self) -> Result<[u8; 32], ArtifactError> {
+        let path = self.root.join(SECRET);
+        match fs::read(&path) {
+            Ok(bytes) => bytes.try_into().map_err(|_| ArtifactError::BadSecret(path)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let secret = random_bytes::<32>();
+                let mut staged = self.stage()?;
+                owner_only(&staged.file).map_err(failed("protect", &staged.path))?;
+                staged.file.write_all(&secret).map_err(failed("write", &staged.path))?;
+                staged.commit(&path)?;
+                Ok(secret)
+            }
+            Err(e) => Err(failed("read", &path)(e)),
+        }
+    }
+
+    /// Keeps a picture under its hash. Safe to repeat; a picture that is there already costs a look.
+    pub fn put_input(&self, bytes: &[u8]) -> Result<[u8; 32], ArtifactError> {
+        let sha256: [u8; 32] = Sha256::digest(bytes).into();
+        let path = self.input(&sha256);
+        if path.exists() {
+            // Whoever put it may not have synced its name yet.
+            sync_folder(&self.root.join(INPUTS))?;
+            return Ok(sha256);
+        }
+        let mut staged = self.stage()?;
+        staged.file.write_all(bytes).map_err(failed("write", &staged.path))?;
+        staged.commit(&path)?;
+        Ok(sha256)
+    }
+
+    /// Where the picture with this hash lies, if it was put.
+    pub fn input(&self, sha256: &[u8; 32]) -> PathBuf {
+        let name: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.root.join(INPUTS).join(name)
+    }
+
+    /// Where a file of a job's attempt lies once it is committed.
+    pub fn output(&self, job: Uuid, attempt: i64, name: &str) -> PathBuf {
+        self.root.join(OUTPUTS).join(job.to_string()).join(attempt.to_string()).join(name)
+    }
+
+    /// A new file to write to, which goes away unless it is committed.
+    pub fn stage(&self) -> Result<Staged, ArtifactError> {
+        let path = self.root.join(STAGING).join(Uuid::now_v7().to_string());
+        Staged::create(path)
+    }
+
+    /// Removes an attempt that came to nothing.
+    pub fn discard_attempt(&self, job: Uuid, attempt: i64) -> Result<(), ArtifactError> {
+        let path = self.root.join(OUTPUTS).join(job.to_string()).join(attempt.to_string());
+        match fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A file being written. Dropped uncommitted, it is removed.
+#[derive(Debug)]
+pub struct Staged {
+    pub file: File,
+    path: PathBuf,
+    committed: bool,
+}
+
+impl Staged {
+    /// Starts a file at `path`, which must be on the file system it will be committed to.
+    pub fn create(path: PathBuf) -> Result<Self, ArtifactError> {
+        let mut options = fs::OpenOptions::new();
+        let file =
+            options.read(true).write(true).create_new(true).open(&path).map_err(failed("create", &path))?;
+        Ok(Self { file, path, committed: false })
+    }
+
+    /// Syncs the file and gives it its final name; both are on disk when this returns.
+    pub fn commit(mut self, path: &Path) -> Result<(), ArtifactError> {
+        let folder = path.parent().expect("a final name has a folder");
+        self.file.sync_all().map_err(failed("sync", &self.path))?;
+        create_folder(folder)?;
+        fs::rename(&self.path, path).map_err(failed("rename to", path))?;
+        self.committed = true;
+        sync_folder(folder)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.committed
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "staging.remove_failed");
+        }
+    }
+}
+
+/// Makes a folder and what is missing above it, each synced into its parent.
+fn create_folder(path: &Path) -> Result<(), ArtifactError> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    let Some(parent) = path.parent() else { return Ok(()) };
+    create_folder(parent)?;
+    match fs::create_dir(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed("create", path)(e)),
+        _ => {}
+    }
+    sync_folder(parent)
+}
+
+/// Makes the names in a folder durable.
+fn sync_folder(path: &Path) -> Result<(), ArtifactError> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(failed("sync", path))
+}
+
+#[cfg(unix)]
+fn owner_only(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.set_permissions(fs::Permissions::from_mode(0o600))
+}
+
+#[cfg(not(unix))]
+fn owner_only(_: &File) -> io::Result<()> {
+    Ok(())
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ArtifactError {
+    let path = path.to_owned();
+    move |source| ArtifactError::Io { doing, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_is_kept_once_under_its_hash_and_nothing_stays_in_staging() {
+        let root = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::open(root.path()).unwrap();
+        let sha256 = artifacts.put_input(b"picture").unwrap();
+        assert_eq!(artifacts.put_input(b"picture").unwrap(), sha256);
+        assert_eq!(fs::read(artifacts.input(&sha256)).unwrap(), b"picture");
+        drop(artifacts.stage().unwrap());
+        assert_eq!(fs::read_dir(root.path().join(STAGING)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_serves_one_process_and_its_secret_stays_the_same() {
+        let root = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::open(root.path()).unwrap();
+        std::mem::forget(artifacts.stage().unwrap());
+        let lock = artifacts.lock().unwrap();
+        assert_eq!(fs::read_dir(root.path().join(STAGING)).unwrap().count(), 0, "a crash's leftovers");
+        assert!(matches!(Artifacts::open(root.path()).unwrap().lock(), Err(ArtifactError::InUse(_))));
+        drop(lock);
+        Artifacts::open(root.path()).unwrap().lock().unwrap();
+        assert_eq!(artifacts.secret().unwrap(), artifacts.secret().unwrap());
+        fs::write(root.path().join(SECRET), b"short").unwrap();
+        assert!(matches!(artifacts.secret(), Err(ArtifactError::BadSecret(_))));
+    }
+
+    #[test]
+    fn discarding_an_attempt_removes_its_files_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::open(root.path()).unwrap();
+        let job = Uuid::from_u128(1);
+        for attempt in [1, 2] {
+            artifacts.stage().unwrap().commit(&artifacts.output(job, attempt, VIDEO)).unwrap();
+        }
+        artifacts.discard_attempt(job, 1).unwrap();
+        artifacts.discard_attempt(job, 1).unwrap();
+        assert!(!artifacts.output(job, 1, VIDEO).exists());
+        assert!(artifacts.output(job, 2, VIDEO).exists());
+    }
+}

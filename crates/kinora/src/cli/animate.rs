@@ -1,0 +1,274 @@
+//! `kinora animate`: one clip, no server.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ipnet::IpNet;
+use kinora_engine::{ClipDuration, GenerateSpec, Monitor, Picture, Progress};
+use kinora_media::PictureLimits;
+use serde_json::json;
+use url::Url;
+
+use super::{Failure, runtime};
+use crate::artifacts::Staged;
+use crate::fetch::{FetchPolicy, Fetcher};
+use crate::keys::random_bytes;
+use crate::models::EngineName;
+use crate::produce::{ProduceError, Produced, produce};
+use crate::submission::{check_cfg_scale, check_prompt};
+
+/// Animate one picture and write an MP4.
+///
+/// The picture is a JPEG or PNG file or an http(s) URL: at most 10 MB, at least 300 pixels on each side, ratio 1:2.5
+/// to 2.5:1. The same picture, words, scale and seed always give the same frames.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  kinora animate photo.jpg --prompt \"slow push in\"\n  \
+    kinora animate photo.jpg -p \"pan left, clouds drifting\" --duration 10 --seed 7 -o clip.mp4")]
+pub struct Animate {
+    /// Picture file or http(s) URL.
+    #[arg(value_name = "IMAGE|URL")]
+    image: String,
+    /// File to write; the picture's name with .mp4 otherwise, in the current folder for a URL.
+    #[arg(short, long, value_name = "OUT.mp4", env = "KINORA_OUTPUT")]
+    output: Option<PathBuf>,
+    /// What should happen, in words.
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        env = "KINORA_PROMPT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    prompt: String,
+    /// What to avoid, in words.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        env = "KINORA_NEGATIVE_PROMPT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    negative_prompt: String,
+    /// Length in seconds.
+    #[arg(long, value_name = "S", env = "KINORA_DURATION", default_value = "5", value_parser = ["5", "10"])]
+    duration: String,
+    /// How strictly to follow the prompt, from 0 (free) to 1 (strict).
+    #[arg(long, value_name = "0..1", env = "KINORA_CFG_SCALE", default_value = "0.5", allow_negative_numbers = true, value_parser = parse_cfg_scale)]
+    cfg_scale: f32,
+    /// Repeats a result; drawn at random and reported otherwise.
+    #[arg(long, value_name = "N", env = "KINORA_SEED", value_parser = clap::value_parser!(u64).range(0..=GenerateSpec::SEED_MAX))]
+    seed: Option<u64>,
+    /// What computes the frames.
+    #[arg(long, env = "KINORA_ENGINE", value_enum, default_value = "motion")]
+    engine: EngineName,
+    /// Network that an image URL may lead to although it is not public (CIDR); repeat for more.
+    #[arg(long, value_name = "NET", env = "KINORA_ALLOW_FETCH_FROM", value_delimiter = ',')]
+    allow_fetch_from: Vec<IpNet>,
+    /// Print one JSON object with the result on stdout.
+    #[arg(long, env = "KINORA_JSON")]
+    json: bool,
+    /// No progress and no summary on stderr.
+    #[arg(short, long, env = "KINORA_QUIET")]
+    quiet: bool,
+}
+
+fn parse_cfg_scale(text: &str) -> Result<f32, String> {
+    check_cfg_scale(text.trim().parse().unwrap_or(f64::NAN)).map_err(|e| e.message)
+}
+
+impl Animate {
+    pub fn run(self) -> Result<(), Failure> {
+        let spec = self.spec().map_err(|e| Failure::BadInput(e.into()))?;
+        let monitor = Bar::new(self.quiet);
+        let stop = monitor.stop.clone();
+        let runtime = runtime()?;
+        runtime.spawn(async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+        let started = Instant::now();
+        let picture = runtime.block_on(self.picture())?;
+        let output = self.output_path();
+        let made = self.make(&spec, &picture, &output, &monitor)?;
+        monitor.bar.finish_and_clear();
+        self.tell(&spec, &made, &output, started.elapsed())
+    }
+
+    fn spec(&self) -> Result<GenerateSpec, crate::submission::FieldError> {
+        check_prompt("prompt", &self.prompt)?;
+        check_prompt("negative_prompt", &self.negative_prompt)?;
+        let seconds = self.duration.parse().expect("clap let only 5 and 10 through");
+        Ok(GenerateSpec {
+            prompt: self.prompt.clone(),
+            negative_prompt: self.negative_prompt.clone(),
+            cfg_scale: self.cfg_scale,
+            duration: ClipDuration::from_seconds(seconds).expect("clap let only 5 and 10 through"),
+            seed: self.seed.unwrap_or_else(|| u64::from_be_bytes(random_bytes()) & GenerateSpec::SEED_MAX),
+        })
+    }
+
+    fn url(&self) -> Option<Url> {
+        Url::parse(&self.image).ok().filter(|url| matches!(url.scheme(), "http" | "https"))
+    }
+
+    async fn picture(&self) -> Result<Picture, Failure> {
+        let bytes = match self.url() {
+            Some(url) => {
+                let policy = FetchPolicy { allow: self.allow_fetch_from.clone() };
+                Fetcher::new(policy)?.fetch(&url).await.map_err(|e| Failure::BadInput(e.into()))?
+            }
+            None => read_picture(Path::new(&self.image))?,
+        };
+        let decoded = tokio::task::spawn_blocking(move || kinora_media::decode(&bytes)).await?;
+        decoded.map(|decoded| decoded.picture).map_err(|e| Failure::BadInput(e.into()))
+    }
+
+    fn output_path(&self) -> PathBuf {
+        if let Some(output) = &self.output {
+            return output.clone();
+        }
+        match self.url() {
+            Some(url) => {
+                let name =
+                    url.path_segments().and_then(|mut segments| segments.next_back().map(str::to_owned));
+                let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| "clip".to_owned());
+                Path::new(&name).with_extension("mp4")
+            }
+            None => Path::new(&self.image).with_extension("mp4"),
+        }
+    }
+
+    fn make(
+        &self,
+        spec: &GenerateSpec,
+        picture: &Picture,
+        output: &Path,
+        monitor: &Bar,
+    ) -> Result<Produced, Failure> {
+        let mut part = output.as_os_str().to_owned();
+        part.push(format!(".{}.part", std::process::id()));
+        let staged = Staged::create(part.into())?;
+        let file = staged.file.try_clone()?;
+        let engine = self.engine.load();
+        let made = produce(engine.as_ref(), spec, picture, file, monitor).map_err(|error| match error {
+            ProduceError::Cancelled => Failure::Interrupted,
+            error => error.into(),
+        })?;
+        staged.commit(output)?;
+        Ok(made)
+    }
+
+    #[expect(clippy::print_stdout, clippy::print_stderr, reason = "the command's result")]
+    fn tell(
+        &self,
+        spec: &GenerateSpec,
+        made: &Produced,
+        output: &Path,
+        took: Duration,
+    ) -> Result<(), Failure> {
+        let engine = self.engine.load();
+        let format = made.info.format;
+        if self.json {
+            let stages: serde_json::Map<_, _> = made
+                .generated
+                .stages
+                .iter()
+                .map(|stage| (stage.stage.to_owned(), json!(stage.duration.as_secs_f64())))
+                .collect();
+            let result = json!({
+                "output": output, "engine": engine.name(), "seed": spec.seed,
+                "width": format.width_px, "height": format.height_px, "fps": format.fps,
+                "frames": format.frames_count, "duration": spec.duration.seconds().to_string(),
+                "size_bytes": made.info.size_bytes, "wall_s": took.as_secs_f64(), "stages_s": stages,
+                "plan": made.generated.plan,
+            });
+            let mut stdout = std::io::stdout();
+            writeln!(stdout, "{result}")?;
+        } else if !self.quiet {
+            println!("{}", output.display());
+        }
+        if !self.quiet {
+            eprintln!(
+                "{} s at {}x{} by the engine `{}`, seed {}, made in {:.1} s",
+                spec.duration.seconds(),
+                format.width_px,
+                format.height_px,
+                engine.name(),
+                spec.seed,
+                took.as_secs_f64()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Reads a picture file, refusing what is too large before it is read.
+pub(super) fn read_picture(path: &Path) -> Result<Vec<u8>, Failure> {
+    let unreadable =
+        |e: std::io::Error| Failure::BadInput(anyhow::anyhow!("cannot read {}: {e}", path.display()));
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    let bytes_max = PictureLimits::default().bytes_max;
+    if metadata.is_dir() {
+        return Err(Failure::BadInput(anyhow::anyhow!("{} is a folder, not a picture", path.display())));
+    }
+    if metadata.len() > bytes_max as u64 {
+        let size_bytes = metadata.len();
+        let path = path.display();
+        let error =
+            anyhow::anyhow!("{path} has {size_bytes} bytes; a picture must have at most {bytes_max} (10 MB)");
+        return Err(Failure::BadInput(error));
+    }
+    std::fs::read(path).map_err(unreadable)
+}
+
+/// Shows stage, frames per second and time left.
+struct Bar {
+    bar: ProgressBar,
+    stage: Mutex<&'static str>,
+    stop: std::sync::Arc<AtomicBool>,
+}
+
+impl Bar {
+    fn new(quiet: bool) -> Self {
+        let bar = ProgressBar::new(0);
+        let shown = !quiet && std::io::stderr().is_terminal();
+        bar.set_draw_target(if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
+        Self { bar, stage: Mutex::new(""), stop: std::sync::Arc::default() }
+    }
+
+    fn start_stage(&self, progress: Progress) {
+        let template = if progress.total > 1 {
+            "{msg:8} [{bar:40}] {pos}/{len}  {per_sec}  {eta} left"
+        } else {
+            "{msg:8} {spinner}"
+        };
+        let style = ProgressStyle::with_template(template).expect("the template is well-formed");
+        self.bar.set_style(style.progress_chars("=> "));
+        self.bar.set_message(progress.stage);
+        self.bar.set_length(progress.total.into());
+        self.bar.reset_elapsed();
+        self.bar.reset_eta();
+    }
+}
+
+impl Monitor for Bar {
+    fn progress(&self, progress: Progress) {
+        let mut stage = self.stage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *stage != progress.stage {
+            *stage = progress.stage;
+            self.start_stage(progress);
+        }
+        self.bar.set_position(progress.done.into());
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}

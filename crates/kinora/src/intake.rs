@@ -1,0 +1,172 @@
+//! From what the caller named to a checked picture in the store.
+//!
+//! Always true: whatever lies in the store under its hash has passed every check, so a picture that is known is never
+//! decoded again. Checks and fetches are bounded in number; the rest wait.
+
+use std::sync::Arc;
+
+use kinora_media::{PictureError, PictureFormat};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
+use url::Url;
+
+use crate::artifacts::{ArtifactError, Artifacts, THUMBNAIL};
+use crate::capability::{Claim, Signer, Void};
+use crate::clock;
+use crate::fetch::{FetchError, Fetcher};
+use crate::jobs::{InputRow, JobStore, StoreError};
+use crate::submission::ImageSource;
+
+/// Pictures decoded at the same time: each may take some hundred megabytes.
+const CHECKS_MAX: usize = 2;
+const FETCHES_MAX: usize = 32;
+/// Known pictures kept in memory, to spare the database a look.
+const KNOWN_MAX: usize = 16 << 10;
+/// The path under which this server's own media are read.
+pub const MEDIA_PATH: &str = "/media/";
+
+/// Why a picture is not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    #[error("{0}")]
+    Picture(#[from] PictureError),
+    #[error("{0}")]
+    Fetch(#[from] FetchError),
+    #[error("image is a media URL of this server, but {0}")]
+    Capability(#[from] Void),
+    #[error("image is a media URL of this server, but {0}")]
+    Unusable(&'static str),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Artifact(#[from] ArtifactError),
+}
+
+/// Takes pictures in.
+#[derive(Debug)]
+pub struct Intake {
+    pub store: JobStore,
+    pub artifacts: Artifacts,
+    pub signer: Signer,
+    fetcher: Fetcher,
+    known: quick_cache::sync::Cache<[u8; 32], InputRow>,
+    checks: Arc<Semaphore>,
+    fetches: Semaphore,
+}
+
+impl Intake {
+    pub fn new(store: JobStore, artifacts: Artifacts, signer: Signer, fetcher: Fetcher) -> Self {
+        Self {
+            store,
+            artifacts,
+            signer,
+            fetcher,
+            known: quick_cache::sync::Cache::new(KNOWN_MAX),
+            checks: Arc::new(Semaphore::new(CHECKS_MAX)),
+            fetches: Semaphore::new(FETCHES_MAX),
+        }
+    }
+
+    /// The stored picture that `image` names. `own_authority` is the host and port by which the caller knows this
+    /// server.
+    pub async fn take(&self, image: &ImageSource, own_authority: &str) -> Result<InputRow, IntakeError> {
+        match image {
+            ImageSource::Inline(bytes) => self.keep(bytes.clone()).await,
+            ImageSource::Url(url) => match self.own_media(url, own_authority)? {
+                Some(claim) => self.read_own(claim).await,
+                None => {
+                    let _permit = self.fetches.acquire().await.expect("the semaphore is never closed");
+                    let bytes = self.fetcher.fetch(url).await?;
+                    self.keep(bytes).await
+                }
+            },
+        }
+    }
+
+    /// Checks a picture and stores it.
+    pub async fn keep(&self, bytes: Vec<u8>) -> Result<InputRow, IntakeError> {
+        let sha256: [u8; 32] = Sha256::digest(&bytes).into();
+        if let Some(known) = self.known(&sha256).await? {
+            return Ok(known);
+        }
+        let _permit = self.checks.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let artifacts = self.artifacts.clone();
+        let row = tokio::task::spawn_blocking(move || -> Result<InputRow, IntakeError> {
+            let decoded = kinora_media::decode(&bytes)?;
+            let sha256 = artifacts.put_input(&bytes)?;
+            Ok(InputRow {
+                sha256,
+                format: format_name(decoded.format).to_owned(),
+                width_px: decoded.picture.width_px(),
+                height_px: decoded.picture.height_px(),
+                size_bytes: bytes.len() as u64,
+            })
+        })
+        .await
+        .expect("checking a picture does not panic")?;
+        self.store.add_input(row.clone(), clock::wall_ms()).await?;
+        self.known.insert(row.sha256, row.clone());
+        Ok(row)
+    }
+
+    /// The stored picture with this hash.
+    pub async fn known(&self, sha256: &[u8; 32]) -> Result<Option<InputRow>, StoreError> {
+        if let Some(row) = self.known.get(sha256) {
+            return Ok(Some(row));
+        }
+        let row = self.store.input(sha256).await?;
+        if let Some(row) = &row {
+            self.known.insert(*sha256, row.clone());
+        }
+        Ok(row)
+    }
+
+    /// What a media URL of this server opens; `None` for any other URL.
+    ///
+    /// A valid signature proves that a URL is ours whatever its host, so an address behind a proxy works too.
+    fn own_media(&self, url: &Url, own_authority: &str) -> Result<Option<Claim>, Void> {
+        let Some(rest) = url.path().strip_prefix(MEDIA_PATH) else { return Ok(None) };
+        let token = rest.split('/').next().unwrap_or_default();
+        match self.signer.verify(token, clock::wall_ms() / 1000) {
+            Ok(claim) => Ok(Some(claim)),
+            Err(Void::Forged) if authority(url) != own_authority => Ok(None),
+            Err(void) => Err(void),
+        }
+    }
+
+    async fn read_own(&self, claim: Claim) -> Result<InputRow, IntakeError> {
+        match claim {
+            Claim::Input { sha256 } => {
+                self.known(&sha256).await?.ok_or(IntakeError::Unusable("the picture is no longer stored"))
+            }
+            Claim::Upload { upload } => {
+                let filled = self.store.upload(upload).await?.and_then(|row| row.input_sha256);
+                let sha256 = filled.ok_or(IntakeError::Unusable("nothing has been uploaded to it yet"))?;
+                self.known(&sha256).await?.ok_or(IntakeError::Unusable("the picture is no longer stored"))
+            }
+            Claim::Thumbnail { job, attempt } => {
+                let path = self.artifacts.output(job, attempt, THUMBNAIL);
+                let bytes = tokio::fs::read(path).await;
+                self.keep(bytes.map_err(|_| IntakeError::Unusable("the picture is no longer stored"))?).await
+            }
+            Claim::Video { .. } => Err(IntakeError::Unusable("it is a video, not a picture")),
+            Claim::Grant { .. } => {
+                Err(IntakeError::Unusable("it is an upload_url; give the public_url that came with it"))
+            }
+        }
+    }
+}
+
+/// As stored and as in `image/…`.
+fn format_name(format: PictureFormat) -> &'static str {
+    match format {
+        PictureFormat::Jpeg => "jpeg",
+        PictureFormat::Png => "png",
+    }
+}
+
+/// `host:port`, or `host` where the port is the scheme's own, as in a Host header.
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}

@@ -1,0 +1,18 @@
+//! The product: command line, API, queue and worker around the engines.
+
+pub mod api;
+pub mod artifacts;
+pub mod capability;
+pub mod cli;
+pub mod clock;
+pub mod fetch;
+pub mod intake;
+pub mod jobs;
+pub mod keys;
+pub mod models;
+pub mod observe;
+pub mod produce;
+pub mod server;
+pub mod settings;
+pub mod submission;
+pub mod worker;

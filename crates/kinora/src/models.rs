@@ -1,0 +1,76 @@
+//! The model that is served, and by which engine.
+
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use kinora_engine::{Engine, GenerateSpec, MotionEngine, PatternEngine};
+use serde_json::{Value, json};
+
+/// The hosted model's name, served for compatibility; Kinora is not affiliated with its makers.
+pub const MODEL: &str = "Kling-Image2Video-V2.1-Standard";
+
+/// The canonical form of a served model's name, whose case does not matter.
+pub fn canonical(name: &str) -> Option<&'static str> {
+    MODEL.eq_ignore_ascii_case(name).then_some(MODEL)
+}
+
+/// What computes the frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineName {
+    /// Embedded: depth-aware camera moves, on the CPU, no weights.
+    Motion,
+    /// A test card that ignores picture and prompt, for testing clients.
+    #[value(hide = true)]
+    Pattern,
+}
+
+impl EngineName {
+    pub fn load(self) -> Arc<dyn Engine> {
+        match self {
+            Self::Motion => Arc::new(MotionEngine),
+            Self::Pattern => Arc::new(PatternEngine),
+        }
+    }
+}
+
+/// One field of the payload, as the model's page lists it and the checks enforce it.
+pub fn parameters() -> Value {
+    let prompt_chars = GenerateSpec::PROMPT_CHARS_MAX;
+    json!([
+        {"name": "prompt", "display_name": "Prompt", "type": "string", "required": false, "default": "",
+         "max_length": prompt_chars, "description": "What should happen in the video."},
+        {"name": "image", "display_name": "Image", "type": "string", "required": true, "default": null,
+         "formats": ["jpg", "jpeg", "png"], "max_size_bytes": 10 << 20, "min_side_px": 300,
+         "min_aspect_ratio": 0.4, "max_aspect_ratio": 2.5,
+         "description": "The picture to start from: Base64, data URI or http(s) URL."},
+        {"name": "duration", "display_name": "Duration", "type": "string", "required": false, "default": "5",
+         "enum": ["5", "10"], "description": "Length of the video in seconds."},
+        {"name": "negative_prompt", "display_name": "Negative prompt", "type": "string", "required": false,
+         "default": "", "max_length": prompt_chars, "description": "What to avoid."},
+        {"name": "cfg_scale", "display_name": "CFG scale", "type": "float", "required": false, "default": 0.5,
+         "minimum": 0.0, "maximum": 1.0,
+         "description": "How strictly to follow the prompt: 0.3 to 0.5 is freer, 0.7 to 1.0 more faithful."},
+        {"name": "seed", "display_name": "Seed", "type": "integer", "required": false, "default": null,
+         "minimum": 0, "maximum": GenerateSpec::SEED_MAX,
+         "description": "Repeats a result; drawn at random and reported in the outcome when absent. An extension."},
+    ])
+}
+
+/// How to use the model, in Markdown, with a plain word on what answers here.
+pub fn detailed_description(engine: &dyn Engine) -> String {
+    format!(
+        "# {MODEL}\n\n\
+         Makes a video from a reference image, on this machine, by the engine `{name}`. {what}\n\n\
+         This is not the hosted model: Kinora serves its request queue under its name so that existing clients \
+         work unchanged, and is not affiliated with its makers.\n\n\
+         ## Usage\n\n\
+         Submit with `POST requests` and a body like \
+         `{{\"model\": \"{MODEL}\", \"payload\": {{\"image\": \"https://…\", \"prompt\": \"slow push in\"}}}}`, \
+         then poll `GET requests/{{request_id}}` until `status` is `success`, `failed` or `cancelled`. \
+         The video's address stands in `outcome.video_url` and `outcome.media_urls[0].url`.\n\n\
+         Pictures are JPEG or PNG, at most 10 MB, at least 300 pixels in width and height, with an aspect ratio \
+         from 1:2.5 to 2.5:1.\n",
+        name = engine.name(),
+        what = engine.description(),
+    )
+}
