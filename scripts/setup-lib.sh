@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it: finds or installs tools by name. Nothing is installed that is already there.
 # Callers run `set -euo pipefail` and are in the repository's root.
 

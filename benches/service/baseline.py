@@ -3,7 +3,7 @@
 This is the service a caller would write with FastAPI today, and it is meant to be a good one: uvloop and httptools,
 pydantic's compiled validation straight from the body, orjson out, connections kept, nothing logged per request.
 It does the work that Kinora does for a submit and a poll: find the key by its SHA-256, validate the same fields,
-decode the picture that came inline, store it under its hash and sync it when it is new, and answer 200 only when
+decode the picture that came inline and store it under its hash, synced, when it is new, and answer 200 only when
 the request is on disk. It makes no clips.
 """
 
@@ -16,7 +16,7 @@ import io
 import os
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
@@ -72,11 +72,12 @@ class Keys:
 
 
 class Pictures:
-    """Pictures by the hash of their bytes; each is written and synced once."""
+    """Pictures by the hash of their bytes; each is decoded, written and synced once, and known from then on."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._known: set[str] = set()
 
     def keep(self, encoded: str) -> str:
         """Checks an inline picture and returns the name it is stored under."""
@@ -84,24 +85,26 @@ class Pictures:
             body = base64.b64decode(encoded, validate=True)
         except binascii.Error as error:
             raise HTTPException(400, f"image: not Base64: {error}") from error
-        if len(body) > PICTURE_LIMIT_BYTES:
-            raise HTTPException(400, "image: over 10 MB")
-        kind = self._check(body)
-        name = f"{hashlib.sha256(body).hexdigest()}.{kind}"
-        if not os.path.exists(self._folder / name):
-            self._write(name, body)
+        name = hashlib.sha256(body).hexdigest()
+        if name not in self._known:
+            if not os.path.exists(self._folder / name):
+                self._check(body)
+                self._write(name, body)
+            self._known.add(name)
         return name
 
     @staticmethod
-    def _check(body: bytes) -> str:
+    def _check(body: bytes) -> None:
+        if len(body) > PICTURE_LIMIT_BYTES:
+            raise HTTPException(400, "image: over 10 MB")
         try:
             with Image.open(io.BytesIO(body), formats=("JPEG", "PNG")) as picture:
-                width, height, kind = *picture.size, picture.format.lower()
+                width, height = picture.size
                 if min(width, height) < SIDE_MIN_PX or max(width, height) > RATIO_MAX * min(width, height):
                     raise HTTPException(400, f"image: {width}x{height} is outside the limits")
+                picture.load()
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise HTTPException(400, f"image: cannot be decoded: {error}") from error
-        return kind
 
     def _write(self, name: str, body: bytes) -> None:
         staged = self._folder / f"{name}.{uuid.uuid4().hex}"
@@ -159,7 +162,12 @@ def application(queue: Queue) -> FastAPI:
             raise HTTPException(404, f"no request {request_id}")
         return json_answer(record)
 
-    app = FastAPI(lifespan=lifespan(queue.start), docs_url=None, redoc_url=None)
+    @asynccontextmanager
+    async def lifespan(_: FastAPI):
+        await queue.start()
+        yield
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None)
     for base in BASES:
         app.include_router(router, prefix=base)
 
@@ -174,14 +182,3 @@ def application(queue: Queue) -> FastAPI:
         return json_answer(b"{}")
 
     return app
-
-
-def lifespan(start: Callable[[], Awaitable[None]]):
-    from contextlib import asynccontextmanager
-
-    @asynccontextmanager
-    async def run(_: FastAPI):
-        await start()
-        yield
-
-    return run
