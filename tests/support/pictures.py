@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import skimage.data
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps
 
 
 def encoded(picture: Image.Image, kind: str = "JPEG") -> bytes:
@@ -38,10 +38,21 @@ def photo_path(name: str) -> Path:
     return path
 
 
+def as_seen(path: Path) -> Image.Image:
+    """A photograph as a viewer shows it: upright, and converted from its own colour profile to sRGB."""
+    with Image.open(path) as picture:
+        profile = picture.info.get("icc_profile")
+        upright = ImageOps.exif_transpose(picture).convert("RGB")
+    if profile is None:
+        return upright
+    own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    return ImageCms.profileToProfile(upright, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
+
+
 def cover_fit(picture: Image.Image, width_px: int, height_px: int) -> Image.Image:
     """The centred crop of the clip's ratio, resized to the clip's size: what a clip's first frame should show."""
     scale = max(width_px / picture.width, height_px / picture.height)
     crop_w, crop_h = width_px / scale, height_px / scale
     left, top = (picture.width - crop_w) / 2, (picture.height - crop_h) / 2
     box = (left, top, left + crop_w, top + crop_h)
-    return picture.convert("RGB").resize((width_px, height_px), Image.Resampling.LANCZOS, box=box)
+    return picture.resize((width_px, height_px), Image.Resampling.LANCZOS, box=box)
