@@ -62,7 +62,7 @@ pub struct Animate {
     #[arg(long, value_name = "0..1", env = "KINORA_CFG_SCALE", default_value = "0.5", allow_negative_numbers = true, value_parser = parse_cfg_scale)]
     cfg_scale: f32,
     /// Repeats a result; drawn at random and reported otherwise.
-    #[arg(long, value_name = "N", env = "KINORA_SEED", value_parser = clap::value_parser!(u64).range(0..=GenerateSpec::SEED_MAX))]
+    #[arg(long, value_name = "N", env = "KINORA_SEED", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(0..=GenerateSpec::SEED_MAX))]
     seed: Option<u64>,
     /// What computes the frames.
     #[arg(long, env = "KINORA_ENGINE", value_enum, default_value = "motion")]

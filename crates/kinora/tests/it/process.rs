@@ -1,0 +1,136 @@
+//! The real program as a process: first start, signals, and a death in the middle of a job.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::server::{BASE, MODEL, picture_base64};
+
+struct Process {
+    child: Child,
+    address: String,
+    key: String,
+    output: BufReader<ChildStdout>,
+}
+
+impl Process {
+    /// Starts the server; `key` is read from its greeting where it makes one.
+    fn start(folder: &Path, engine: &str, key: Option<&str>) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kinora"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--grace-s", "0", "--engine", engine, "--data-dir"])
+            .arg(folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut next = || {
+            let mut line = String::new();
+            output.read_line(&mut line).unwrap();
+            line
+        };
+        let address = next().trim().strip_prefix("listening on http://").unwrap().to_owned();
+        let key = key.map_or_else(|| next().trim().rsplit(' ').next().unwrap().to_owned(), str::to_owned);
+        Self { child, address, key, output }
+    }
+
+    fn call(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(&self.address).unwrap();
+        let length = body.len();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}",
+            self.address, self.key
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap())
+    }
+
+    fn submit(&self, duration: &str) -> String {
+        let body = json!({"model": MODEL, "payload": {"image": picture_base64(), "duration": duration}}).to_string();
+        let (status, answer) = self.call("POST", &format!("{BASE}/requests"), &body);
+        assert_eq!(status, 200, "{answer}");
+        answer["request_id"].as_str().unwrap().to_owned()
+    }
+
+    fn until(&self, id: &str, wanted: &[&str]) -> Value {
+        let started = Instant::now();
+        loop {
+            let (_, record) = self.call("GET", &format!("{BASE}/requests/{id}"), "");
+            if wanted.contains(&record["status"].as_str().unwrap()) {
+                return record;
+            }
+            assert!(started.elapsed() < Duration::from_secs(120), "still {record}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn signal(&mut self, signal: rustix::process::Signal) -> Option<i32> {
+        let id = rustix::process::Pid::from_raw(self.child.id().cast_signed()).unwrap();
+        rustix::process::kill_process(id, signal).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_first_start_prints_a_key_and_a_command_to_try() {
+    use std::io::Read as _;
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = Process::start(folder.path(), "pattern", None);
+    assert_eq!(first.call("GET", &format!("{BASE}/requests"), "").0, 200, "the printed key works");
+    let key = first.key.clone();
+    assert_eq!(first.signal(rustix::process::Signal::TERM), Some(0), "an orderly end");
+    let mut rest = String::new();
+    first.output.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("curl") && rest.contains(&key) && rest.contains(BASE), "{rest}");
+    let mut second = Process::start(folder.path(), "pattern", Some(&key));
+    assert_eq!(second.call("GET", &format!("{BASE}/requests"), "").0, 200);
+    second.signal(rustix::process::Signal::TERM);
+    rest.clear();
+    second.output.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "", "only the first start makes a key");
+}
+
+#[test]
+fn a_folder_is_served_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let _first = Process::start(folder.path(), "pattern", None);
+    let second = Command::new(env!("CARGO_BIN_EXE_kinora"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(said.contains("another kinora already serves"), "{said}");
+}
+
+#[test]
+fn a_request_survives_the_death_of_the_process_that_works_on_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = Process::start(folder.path(), "motion", None);
+    let id = first.submit("10");
+    first.until(&id, &["processing"]);
+    first.signal(rustix::process::Signal::KILL);
+    let second = Process::start(folder.path(), "pattern", Some(&first.key));
+    let record = second.until(&id, &["success", "failed"]);
+    assert_eq!((&record["status"], &record["outcome"]["engine"]), (&json!("success"), &json!("pattern")));
+    assert_eq!(std::fs::read_dir(folder.path().join("staging")).unwrap().count(), 0, "nothing half-written stays");
+    let attempts = std::fs::read_dir(folder.path().join("outputs").join(&id)).unwrap();
+    let names: Vec<_> = attempts.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["2"], "the one outcome is the second attempt's");
+}
