@@ -82,8 +82,7 @@ pub async fn put(
     let upload = state.intake.store.upload(id).await?.ok_or(ApiError::Grant("it is no longer known"))?;
     check_content_type(&request, &upload.format)?;
     let limit_bytes = PictureLimits::default().bytes_max;
-    body::check_announced(&request, limit_bytes)?;
-    let bytes = body::read(request.into_body(), limit_bytes).await?;
+    let bytes = body::read(request, limit_bytes).await?;
     let input = state.intake.keep(bytes.to_vec()).await?;
     if input.format != upload.format {
         let message = format!("the body is a {}, but the grant is for a {}", input.format, upload.format);

@@ -24,26 +24,49 @@ fn assert_error(answer: &Answer, status: u16, code: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_accepted_made_and_downloaded() {
     let server = TestServer::start().await;
-    let accepted = server.submit(json!({"image": picture_base64(), "prompt": "x", "seed": 7, "cfg_scale": "0.3"})).await;
+    let accepted =
+        server.submit(json!({"image": picture_base64(), "prompt": "x", "seed": 7, "cfg_scale": "0.3"})).await;
     assert_eq!(accepted.status, 200);
     let accepted = accepted.json();
-    assert_eq!(keys_of(&accepted), ["created_at", "model", "queued_at", "request_id", "status", "updated_at"]);
+    assert_eq!(
+        keys_of(&accepted),
+        ["created_at", "model", "queued_at", "request_id", "status", "updated_at"]
+    );
     assert_eq!((&accepted["status"], &accepted["model"]), (&json!("queued"), &json!(MODEL)));
     let record = server.finished(accepted["request_id"].as_str().unwrap()).await;
     assert_eq!(record["status"], "success", "{record}");
     let expected = [
-        "created_at", "is_public", "model", "org_id", "outcome", "payload", "queued_at", "qworker_id", "request_id",
-        "status", "updated_at", "user_id",
+        "created_at",
+        "is_public",
+        "model",
+        "org_id",
+        "outcome",
+        "payload",
+        "queued_at",
+        "qworker_id",
+        "request_id",
+        "status",
+        "updated_at",
+        "user_id",
     ];
     assert_eq!(keys_of(&record), expected);
-    assert_eq!((&record["org_id"], &record["user_id"], &record["is_public"]), (&json!("org"), &json!("user"), &json!(false)));
+    assert_eq!(
+        (&record["org_id"], &record["user_id"], &record["is_public"]),
+        (&json!("org"), &json!("user"), &json!(false))
+    );
     let payload = &record["payload"];
-    assert_eq!((&payload["prompt"], &payload["cfg_scale"], &payload["seed"]), (&json!("x"), &json!(0.3), &json!(7)));
+    assert_eq!(
+        (&payload["prompt"], &payload["cfg_scale"], &payload["seed"]),
+        (&json!("x"), &json!(0.3), &json!(7))
+    );
     let input = server.open(&payload["image"], "GET", &[]).await;
     assert_eq!((input.status, input.header("content-type")), (200, "image/jpeg"));
     assert_eq!(input.body, picture_bytes());
     let outcome = &record["outcome"];
-    assert_eq!((&outcome["seed"], &outcome["duration"], &outcome["engine"]), (&json!(7), &json!("5"), &json!("pattern")));
+    assert_eq!(
+        (&outcome["seed"], &outcome["duration"], &outcome["engine"]),
+        (&json!(7), &json!("5"), &json!("pattern"))
+    );
     assert_eq!(outcome["media_urls"], json!([{"id": "0", "url": outcome["video_url"]}]));
     assert!(outcome["video_url"].as_str().unwrap().ends_with(".mp4"));
     let video = server.open(&outcome["video_url"], "GET", &[]).await;
@@ -68,15 +91,28 @@ async fn media_honour_ranges_head_and_validators() {
     let tail = server.open(url, "GET", &[("range", "bytes=-5")]).await;
     assert_eq!((tail.status, &tail.body[..]), (206, &whole.body[whole.body.len() - 5..]));
     let outside = server.open(url, "GET", &[("range", "bytes=99999999-")]).await;
-    assert_eq!((outside.status, outside.header("content-range")), (416, format!("bytes */{}", whole.body.len()).as_str()));
+    assert_eq!(
+        (outside.status, outside.header("content-range")),
+        (416, format!("bytes */{}", whole.body.len()).as_str())
+    );
     let head = server.open(url, "HEAD", &[]).await;
-    assert_eq!((head.status, head.body.len(), head.header("content-length")), (200, 0, whole.body.len().to_string().as_str()));
+    assert_eq!(
+        (head.status, head.body.len(), head.header("content-length")),
+        (200, 0, whole.body.len().to_string().as_str())
+    );
     assert_eq!(head.header("accept-ranges"), "bytes");
     assert_eq!(server.open(url, "GET", &[("if-none-match", &etag)]).await.status, 304);
     assert_eq!(server.open(url, "GET", &[("if-none-match", "\"other\"")]).await.status, 200);
-    assert_eq!(server.open(url, "GET", &[("range", "bytes=0-1"), ("if-range", "\"other\"")]).await.status, 200);
+    assert_eq!(
+        server.open(url, "GET", &[("range", "bytes=0-1"), ("if-range", "\"other\"")]).await.status,
+        200
+    );
     assert_eq!(server.open(url, "GET", &[("range", "bytes=0-1"), ("if-range", &etag)]).await.status, 206);
-    assert_error(&server.open(&json!(url.as_str().unwrap().replace("video.mp4", "thumbnail.jpg")), "GET", &[]).await, 404, "no_such_file");
+    assert_error(
+        &server.open(&json!(url.as_str().unwrap().replace("video.mp4", "thumbnail.jpg")), "GET", &[]).await,
+        404,
+        "no_such_file",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,12 +123,17 @@ async fn all_three_bases_answer_alike() {
         let accepted = server.call("POST", &format!("{base}/requests"), body.clone()).await.json();
         assert_eq!(accepted["model"], MODEL, "answered in canonical form");
         let id = accepted["request_id"].as_str().unwrap();
-        for path in [format!("/requests/{id}"), "/requests".into(), "/models".into(), format!("/models/{MODEL}")] {
+        for path in
+            [format!("/requests/{id}"), "/requests".into(), "/models".into(), format!("/models/{MODEL}")]
+        {
             assert_eq!(server.call("GET", &format!("{base}{path}"), "").await.status, 200, "{base}{path}");
         }
         let cancelled = server.call("POST", &format!("{base}/requests/{id}/cancel"), "").await;
         assert_eq!((cancelled.status, &cancelled.json()["status"]), (200, &json!("cancelled")));
-        assert_eq!(server.call("POST", &format!("{base}/upload-url"), r#"{"file_type":"png"}"#).await.status, 200);
+        assert_eq!(
+            server.call("POST", &format!("{base}/upload-url"), r#"{"file_type":"png"}"#).await.status,
+            200
+        );
     }
 }
 
@@ -100,7 +141,9 @@ async fn all_three_bases_answer_alike() {
 async fn a_key_is_needed_and_must_be_of_the_organisation() {
     let server = TestServer::start_idle().await;
     let path = format!("{BASE}/requests");
-    for headers in [&[][..], &[("authorization", "")], &[("authorization", "Basic x")], &[("authorization", "Bearer ")]] {
+    for headers in
+        [&[][..], &[("authorization", "")], &[("authorization", "Basic x")], &[("authorization", "Bearer ")]]
+    {
         let answer = server.send("GET", &path, headers, "").await;
         assert_error(&answer, 401, "key_missing");
         assert_eq!(answer.header("www-authenticate"), "Bearer");
@@ -132,7 +175,9 @@ async fn organisations_never_see_each_other() {
     let mine = server.accepted().await;
     let other = server.key_of("other").await;
     let path = format!("{BASE}/requests/{mine}");
-    for (method, path) in [("GET", path.clone()), ("DELETE", path.clone()), ("POST", format!("{path}/cancel"))] {
+    for (method, path) in
+        [("GET", path.clone()), ("DELETE", path.clone()), ("POST", format!("{path}/cancel"))]
+    {
         assert_error(&server.call_as(&other, method, &path, "").await, 404, "no_such_request");
     }
     let listed = server.call_as(&other, "GET", &format!("{BASE}/requests"), "").await.json();
@@ -154,8 +199,12 @@ async fn the_list_filters_and_pages() {
             let answer = server.get(&format!("/requests{query}")).await;
             assert_eq!(answer.status, 200, "{query}: {:?}", answer.body);
             let body = answer.json();
-            let found: Vec<String> =
-                body["requests"].as_array().unwrap().iter().map(|r| r["request_id"].as_str().unwrap().to_owned()).collect();
+            let found: Vec<String> = body["requests"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|r| r["request_id"].as_str().unwrap().to_owned())
+                .collect();
             (found, body["total"].as_i64().unwrap())
         }
     };
@@ -181,7 +230,8 @@ async fn models_are_listed_and_described() {
     assert_eq!((&model["host_type"], &model["qworkers"]), (&json!("internal"), &json!(1)));
     let described = model["detailed_description"].as_str().unwrap();
     assert!(described.contains("not the hosted model") && described.contains("`pattern`"), "{described}");
-    let names: Vec<_> = model["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        model["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["prompt", "image", "duration", "negative_prompt", "cfg_scale", "seed"]);
     assert_error(&server.get("/models/other").await, 404, "no_such_model");
 }
@@ -205,8 +255,16 @@ async fn unknown_paths_wrong_methods_and_large_bodies_are_answered_in_json() {
     let answer = server.call("PUT", &format!("{BASE}/requests"), "").await;
     assert_error(&answer, 405, "wrong_method");
     assert!(answer.header("allow").contains("POST"), "{:?}", answer.headers);
-    assert_error(&server.call("POST", &format!("{BASE}/requests"), vec![b' '; (16 << 20) + 1]).await, 413, "body_too_large");
-    assert_error(&server.call("POST", &format!("{BASE}/requests"), "[".repeat(100_000)).await, 400, "bad_json");
+    assert_error(
+        &server.call("POST", &format!("{BASE}/requests"), vec![b' '; (16 << 20) + 1]).await,
+        413,
+        "body_too_large",
+    );
+    assert_error(
+        &server.call("POST", &format!("{BASE}/requests"), "[".repeat(100_000)).await,
+        400,
+        "bad_json",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -257,7 +315,8 @@ async fn an_upload_can_be_used_as_image_and_its_url_needs_no_key() {
     assert_error(&server.submit(json!({"image": public})).await, 400, "bad_field");
     assert_error(&server.submit(json!({"image": upload})).await, 400, "bad_field");
     assert_error(&server.open(&public, "GET", &[]).await, 404, "no_such_file");
-    let path = upload.as_str().unwrap().strip_prefix(&format!("http://{}", server.address)).unwrap().to_owned();
+    let path =
+        upload.as_str().unwrap().strip_prefix(&format!("http://{}", server.address)).unwrap().to_owned();
     let put = |content_type: &'static str, body: Vec<u8>| {
         let (server, path) = (&server, &path);
         async move { server.send("PUT", path, &[("content-type", content_type)], body).await }
@@ -273,7 +332,11 @@ async fn an_upload_can_be_used_as_image_and_its_url_needs_no_key() {
     assert_eq!((&record["status"], &record["payload"]["image"]), (&json!("success"), &public));
     let thumbnail = &record["outcome"]["video_url"];
     assert_error(&server.submit(json!({"image": thumbnail})).await, 400, "bad_field");
-    let forged = upload.as_str().unwrap().replace("/uploads/", "/uploads/A").replace(&format!("http://{}", server.address), "");
+    let forged = upload
+        .as_str()
+        .unwrap()
+        .replace("/uploads/", "/uploads/A")
+        .replace(&format!("http://{}", server.address), "");
     assert_error(&server.send("PUT", &forged, &[("content-type", "image/png")], "").await, 403, "grant_void");
 }
 
@@ -329,7 +392,11 @@ async fn answered_addresses_begin_with_the_public_url_where_one_is_set() {
     let image = record["payload"]["image"].as_str().unwrap();
     assert!(image.starts_with("https://video.example.com/k/media/"), "{image}");
     let own = image.replace("https://video.example.com/k", "http://another.name");
-    assert_eq!(server.submit(json!({"image": own})).await.status, 200, "the signature proves that it is ours");
+    assert_eq!(
+        server.submit(json!({"image": own})).await.status,
+        200,
+        "the signature proves that it is ours"
+    );
     let forged = image.replace("/media/", "/media/A");
     assert_error(&server.submit(json!({"image": forged})).await, 400, "bad_field");
 }

@@ -6,7 +6,12 @@ use std::process::{Command, Output};
 use crate::server::picture_bytes;
 
 pub fn kinora(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_kinora")).args(arguments).current_dir(folder).env_clear().output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_kinora"))
+        .args(arguments)
+        .current_dir(folder)
+        .env_clear()
+        .output()
+        .unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -28,18 +33,29 @@ fn animate_writes_the_clip_beside_the_picture_and_says_so() {
     assert!(text(&output.stderr).contains("seed 7"), "{output:?}");
     let clip = std::fs::read(folder.path().join("photo.mp4")).unwrap();
     assert_eq!(&clip[4..8], b"ftyp");
-    let again = kinora(folder.path(), &["animate", "photo.jpg", "--engine", "pattern", "--seed", "7", "-o", "b.mp4", "-q"]);
+    let again = kinora(
+        folder.path(),
+        &["animate", "photo.jpg", "--engine", "pattern", "--seed", "7", "-o", "b.mp4", "-q"],
+    );
     assert_eq!((again.stdout.len(), again.stderr.len()), (0, 0), "quiet says nothing");
-    assert_eq!(std::fs::read(folder.path().join("b.mp4")).unwrap(), clip, "the same seed gives the same file");
+    assert_eq!(
+        std::fs::read(folder.path().join("b.mp4")).unwrap(),
+        clip,
+        "the same seed gives the same file"
+    );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "nothing else is left behind");
 }
 
 #[test]
 fn animate_prints_one_machine_readable_result() {
     let folder = folder_with_picture();
-    let output = kinora(folder.path(), &["animate", "photo.jpg", "--engine", "pattern", "--json", "--duration", "10"]);
+    let output =
+        kinora(folder.path(), &["animate", "photo.jpg", "--engine", "pattern", "--json", "--duration", "10"]);
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&result["frames"], &result["duration"], &result["output"]), (&240.into(), &"10".into(), &"photo.mp4".into()));
+    assert_eq!(
+        (&result["frames"], &result["duration"], &result["output"]),
+        (&240.into(), &"10".into(), &"photo.mp4".into())
+    );
 }
 
 #[test]
@@ -51,7 +67,10 @@ fn the_embedded_engine_makes_a_clip_of_the_pictures_own_ratio() {
     let side = |name: &str| result[name].as_f64().unwrap();
     assert!((side("width") / side("height") - 320.0 / 300.0).abs() < 0.03, "{result}");
     assert!((side("width") * side("height") / 921_600.0 - 1.0).abs() < 0.05, "{result}");
-    assert_eq!((&result["frames"], &result["fps"], &result["engine"]), (&120.into(), &24.into(), &"motion".into()));
+    assert_eq!(
+        (&result["frames"], &result["fps"], &result["engine"]),
+        (&120.into(), &24.into(), &"motion".into())
+    );
 }
 
 #[test]
@@ -90,9 +109,13 @@ fn settings_come_from_flag_then_variable_then_file() {
     std::fs::write(folder.path().join("k.toml"), file).unwrap();
     let seed = |arguments: &[&str], variable: Option<&str>| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kinora"));
-        command.args(["animate", "photo.jpg", "--config", "k.toml"]).args(arguments).current_dir(folder.path());
+        command
+            .args(["animate", "photo.jpg", "--config", "k.toml"])
+            .args(arguments)
+            .current_dir(folder.path());
         let output = command.env_clear().envs(variable.map(|seed| ("KINORA_SEED", seed))).output().unwrap();
-        let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e} {output:?}"));
+        let result: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e} {output:?}"));
         assert_eq!(result["duration"], "10");
         result["seed"].as_u64().unwrap()
     };
@@ -108,7 +131,8 @@ fn settings_come_from_flag_then_variable_then_file() {
 #[test]
 fn keys_are_made_listed_and_revoked() {
     let folder = tempfile::tempdir().unwrap();
-    let created = kinora(folder.path(), &["keys", "create", "--org", "acme", "--user", "ann", "--data-dir", "d"]);
+    let created =
+        kinora(folder.path(), &["keys", "create", "--org", "acme", "--user", "ann", "--data-dir", "d"]);
     let key = text(&created.stdout);
     assert!(key.starts_with("kin_") && key.ends_with('\n') && key.lines().count() == 1, "{created:?}");
     let list = || {
@@ -116,7 +140,10 @@ fn keys_are_made_listed_and_revoked() {
         serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
     };
     let row = list()[0].clone();
-    assert_eq!((&row["org_id"], &row["user_id"], &row["revoked_at"]), (&"acme".into(), &"ann".into(), &serde_json::Value::Null));
+    assert_eq!(
+        (&row["org_id"], &row["user_id"], &row["revoked_at"]),
+        (&"acme".into(), &"ann".into(), &serde_json::Value::Null)
+    );
     let table = text(&kinora(folder.path(), &["keys", "list", "--data-dir", "d"]).stdout);
     assert!(table.contains("acme") && !table.contains(key.trim()), "{table}");
     let revoked = kinora(folder.path(), &["keys", "revoke", row["id"].as_str().unwrap(), "--data-dir", "d"]);

@@ -20,10 +20,16 @@ fn assert_holds(document: &str, table: &str) {
 fn the_table_of_settings_is_fresh() {
     fn rows(command: &clap::Command, path: &str, table: &mut String) {
         for argument in kinora::settings::settings(command) {
-            let default: Vec<_> = argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
-            let default = if default.is_empty() || default[0].is_empty() { "–".into() } else { format!("`{}`", default.join(",")) };
+            let default: Vec<_> =
+                argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+            let default = if default.is_empty() || default[0].is_empty() {
+                "–".into()
+            } else {
+                format!("`{}`", default.join(","))
+            };
             let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-            writeln!(table, "| `{path}` | `--{}` | {default} | {help} |", argument.get_long().unwrap()).unwrap();
+            writeln!(table, "| `{path}` | `--{}` | {default} | {help} |", argument.get_long().unwrap())
+                .unwrap();
         }
         for sub in command.get_subcommands() {
             rows(sub, format!("{path} {}", sub.get_name()).trim(), table);
@@ -40,10 +46,12 @@ fn the_table_of_operations_is_fresh() {
     let mut table = String::from("| operation | request | answers |\n|---|---|---|\n");
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
-            let answers: Vec<&str> = operation["responses"].as_object().unwrap().keys().map(String::as_str).collect();
+            let answers: Vec<&str> =
+                operation["responses"].as_object().unwrap().keys().map(String::as_str).collect();
             let path = path.replace(kinora::api::BASES[0], "{base}");
             let summary = operation["summary"].as_str().unwrap().trim_end_matches('.');
-            writeln!(table, "| {summary} | `{} {path}` | {} |", method.to_uppercase(), answers.join(", ")).unwrap();
+            writeln!(table, "| {summary} | `{} {path}` | {} |", method.to_uppercase(), answers.join(", "))
+                .unwrap();
         }
     }
     assert_holds("docs/API.md", &table);
@@ -52,7 +60,8 @@ fn the_table_of_operations_is_fresh() {
 #[test]
 fn every_error_code_is_documented() {
     let source = read("crates/kinora/src/api/error.rs");
-    let codes: BTreeSet<&str> = source.split("(StatusCode::").skip(1).filter_map(|rest| rest.split('"').nth(1)).collect();
+    let codes: BTreeSet<&str> =
+        source.split("(StatusCode::").skip(1).filter_map(|rest| rest.split('"').nth(1)).collect();
     assert!(codes.len() > 15, "{codes:?}");
     let document = read("docs/API.md");
     for code in codes {
@@ -105,7 +114,23 @@ const IMPORTS: [(&str, &[&str]); 17] = [
     ("worker", &["artifacts", "clock", "jobs", "models", "produce", "submission"]),
     ("api", &["artifacts", "capability", "clock", "intake", "jobs", "keys", "models", "submission"]),
     ("server", &["api", "artifacts", "capability", "clock", "fetch", "intake", "jobs", "keys", "worker"]),
-    ("cli", &["api", "artifacts", "clock", "fetch", "jobs", "keys", "models", "observe", "produce", "server", "settings", "submission"]),
+    (
+        "cli",
+        &[
+            "api",
+            "artifacts",
+            "clock",
+            "fetch",
+            "jobs",
+            "keys",
+            "models",
+            "observe",
+            "produce",
+            "server",
+            "settings",
+            "submission",
+        ],
+    ),
     ("main", &["cli"]),
 ];
 
@@ -120,7 +145,10 @@ fn modules_import_only_what_the_table_allows_and_say_what_they_are() {
             continue;
         }
         assert!(text.starts_with("//! "), "{} says nothing of itself", path.display());
-        let (_, allowed) = IMPORTS.iter().find(|(name, _)| *name == module).unwrap_or_else(|| panic!("{module} is not in the table"));
+        let (_, allowed) = IMPORTS
+            .iter()
+            .find(|(name, _)| *name == module)
+            .unwrap_or_else(|| panic!("{module} is not in the table"));
         let product = text.split("#[cfg(test)]").next().unwrap();
         for import in product.split("use crate::").skip(1) {
             let name = import.split([':', ';', ' ', '{']).next().unwrap();
@@ -152,7 +180,8 @@ fn the_readmes_first_command_works_as_pasted() {
     std::fs::create_dir(folder.path().join("examples")).unwrap();
     std::fs::copy(root().join("examples/still.jpg"), folder.path().join("examples/still.jpg")).unwrap();
     let command = format!("'{}' {arguments}", env!("CARGO_BIN_EXE_kinora"));
-    let output = std::process::Command::new("sh").args(["-c", &command]).current_dir(folder.path()).output().unwrap();
+    let output =
+        std::process::Command::new("sh").args(["-c", &command]).current_dir(folder.path()).output().unwrap();
     assert!(output.status.success(), "{command}: {output:?}");
     assert!(folder.path().join("examples/still.mp4").exists(), "{output:?}");
 }

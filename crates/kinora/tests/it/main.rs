@@ -1,4 +1,5 @@
 //! The product from the outside: API in process, program as a process.
+#![expect(clippy::unwrap_used, reason = "what helps a test fails like a test")]
 
 mod api;
 mod cli;

@@ -54,7 +54,8 @@ impl Process {
     }
 
     fn submit(&self, duration: &str) -> String {
-        let body = json!({"model": MODEL, "payload": {"image": picture_base64(), "duration": duration}}).to_string();
+        let body =
+            json!({"model": MODEL, "payload": {"image": picture_base64(), "duration": duration}}).to_string();
         let (status, answer) = self.call("POST", &format!("{BASE}/requests"), &body);
         assert_eq!(status, 200, "{answer}");
         answer["request_id"].as_str().unwrap().to_owned()
@@ -129,7 +130,11 @@ fn a_request_survives_the_death_of_the_process_that_works_on_it() {
     let second = Process::start(folder.path(), "pattern", Some(&first.key));
     let record = second.until(&id, &["success", "failed"]);
     assert_eq!((&record["status"], &record["outcome"]["engine"]), (&json!("success"), &json!("pattern")));
-    assert_eq!(std::fs::read_dir(folder.path().join("staging")).unwrap().count(), 0, "nothing half-written stays");
+    assert_eq!(
+        std::fs::read_dir(folder.path().join("staging")).unwrap().count(),
+        0,
+        "nothing half-written stays"
+    );
     let attempts = std::fs::read_dir(folder.path().join("outputs").join(&id)).unwrap();
     let names: Vec<_> = attempts.map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["2"], "the one outcome is the second attempt's");

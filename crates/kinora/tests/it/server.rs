@@ -98,11 +98,18 @@ impl TestServer {
         kinora::keys::create(&self.store, org, "user").await.unwrap().reveal().to_owned()
     }
 
-    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
         let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        let mut request = hyper::Request::builder().method(method).uri(path).header("host", self.address.to_string());
+        let mut request =
+            hyper::Request::builder().method(method).uri(path).header("host", self.address.to_string());
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -191,7 +198,12 @@ impl Engine for GatedEngine {
         "Waits to be let go."
     }
 
-    fn clip_format(&self, width_px: u32, height_px: u32, spec: &kinora_engine::GenerateSpec) -> kinora_engine::ClipFormat {
+    fn clip_format(
+        &self,
+        width_px: u32,
+        height_px: u32,
+        spec: &kinora_engine::GenerateSpec,
+    ) -> kinora_engine::ClipFormat {
         PatternEngine.clip_format(width_px, height_px, spec)
     }
 
