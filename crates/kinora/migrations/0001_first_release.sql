@@ -63,7 +63,6 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_queue ON jobs (model, seq) WHERE status = 'queued';
 CREATE INDEX jobs_leased ON jobs (lease_until_ms) WHERE status = 'processing';
 CREATE INDEX jobs_by_org ON jobs (org_id, seq);
-CREATE INDEX jobs_by_org_model ON jobs (org_id, model, seq);
 CREATE INDEX jobs_by_org_status ON jobs (org_id, status, seq);
 
 -- Kept by the triggers below, so that a total never scans the jobs.

@@ -46,9 +46,8 @@ pub struct DataDirLock(#[expect(dead_code, reason = "closing the file is what re
 impl Artifacts {
     /// Opens `root`, making what is missing.
     pub fn open(root: &Path) -> Result<Self, ArtifactError> {
-        for folder in [INPUTS, OUTPUTS, STAGING] {
-            let path = root.join(folder);
-            fs::create_dir_all(&path).map_err(failed("create", &path))?;
+        for path in [root.to_owned(), root.join(INPUTS), root.join(OUTPUTS), root.join(STAGING)] {
+            private_folder().create(&path).map_err(failed("create", &path))?;
         }
         sync_folder(root)?;
         Ok(Self { root: root.to_owned() })
@@ -190,6 +189,15 @@ fn create_folder(path: &Path) -> Result<(), ArtifactError> {
 fn sync_folder(path: &Path) -> Result<(), ArtifactError> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(path).and_then(|folder| folder.sync_all()).map_err(failed("sync", path))
+}
+
+/// Makes folders, with what is missing above them, that only their owner may enter.
+fn private_folder() -> fs::DirBuilder {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
 }
 
 #[cfg(unix)]

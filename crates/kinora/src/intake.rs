@@ -69,14 +69,14 @@ impl Intake {
 
     /// The stored picture that `image` names. `own_authority` is the host and port by which the caller knows this
     /// server.
-    pub async fn take(&self, image: &ImageSource, own_authority: &str) -> Result<InputRow, IntakeError> {
+    pub async fn take(&self, image: ImageSource, own_authority: &str) -> Result<InputRow, IntakeError> {
         match image {
-            ImageSource::Inline(bytes) => self.keep(bytes.clone()).await,
-            ImageSource::Url(url) => match self.own_media(url, own_authority)? {
+            ImageSource::Inline(bytes) => self.keep(bytes).await,
+            ImageSource::Url(url) => match self.own_media(&url, own_authority)? {
                 Some(claim) => self.read_own(claim).await,
                 None => {
                     let _permit = self.fetches.acquire().await.expect("the semaphore is never closed");
-                    let bytes = self.fetcher.fetch(url).await?;
+                    let bytes = self.fetcher.fetch(&url).await?;
                     self.keep(bytes).await
                 }
             },

@@ -150,6 +150,7 @@ impl Worker {
                     }
                     return;
                 }
+                Ok(_) if self.counts(job).await => return,
                 Ok(_) => {
                     tracing::info!(job.id = %job.id, job.attempt = job.attempt, "job.late_result_refused");
                     return self.discard(job).await;
@@ -160,6 +161,16 @@ impl Worker {
                     tokio::time::sleep(STORE_RETRY).await;
                 }
             }
+        }
+    }
+
+    /// Whether this attempt's files are the outcome after all: a commit may have reached the disk although the store
+    /// reported an error. Where the store does not say, the files stay.
+    async fn counts(&self, job: &Job) -> bool {
+        match self.store.get(job.id).await {
+            Ok(Some(now)) => now.outcome.as_ref().is_some_and(|outcome| outcome.attempt == job.attempt),
+            Ok(None) => false,
+            Err(_) => true,
         }
     }
 
@@ -318,3 +329,6 @@ impl Monitor for Signals {
         self.stop.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests;

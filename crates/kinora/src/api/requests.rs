@@ -43,16 +43,18 @@ pub async fn submit(
     let name = body.string("model")?;
     let model = models::canonical(name).ok_or_else(|| ApiError::NoSuchModel(name.to_owned()))?;
     let submission = parse_payload(body.0.get("payload"))?;
-    let input = state.intake.take(&submission.image, origin.authority()).await?;
+    let payload = Value::Object(submission.to_payload()).to_string();
+    let input_inline = matches!(submission.image, ImageSource::Inline(_));
     let seed = submission.seed.unwrap_or_else(random_seed);
+    let input = state.intake.take(submission.image, origin.authority()).await?;
     let job = NewJob {
         id: Uuid::now_v7(),
         org_id: caller.org_id,
         user_id: caller.user_id,
         model: model.to_owned(),
-        payload: Value::Object(submission.to_payload()).to_string(),
+        payload,
         input_sha256: input.sha256,
-        input_inline: matches!(submission.image, ImageSource::Inline(_)),
+        input_inline,
         seed: seed.cast_signed(),
         now_ms: clock::wall_ms(),
     };

@@ -1,0 +1,87 @@
+use kinora_engine::PatternEngine;
+use uuid::Uuid;
+
+use super::*;
+use crate::jobs::{InputRow, NewJob, StoreSettings};
+
+struct Fixture {
+    worker: Worker,
+    _folder: tempfile::TempDir,
+}
+
+async fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let artifacts = Artifacts::open(folder.path()).unwrap();
+    let store = JobStore::open(&artifacts.database(), StoreSettings::default()).await.unwrap();
+    let worker = Worker {
+        store,
+        artifacts,
+        engine: Arc::new(PatternEngine),
+        worker_id: "worker".into(),
+        lease: Duration::from_secs(30),
+        grace: Duration::ZERO,
+    };
+    Fixture { worker, _folder: folder }
+}
+
+impl Fixture {
+    /// A claimed job whose clip lies under its final name.
+    async fn made(&self) -> (Job, Event) {
+        let input =
+            InputRow { sha256: [1; 32], format: "png".into(), width_px: 300, height_px: 300, size_bytes: 1 };
+        self.worker.store.add_input(input, 1).await.unwrap();
+        let new = NewJob {
+            id: Uuid::now_v7(),
+            org_id: "org".into(),
+            user_id: "user".into(),
+            model: models::MODEL.into(),
+            payload: "{}".into(),
+            input_sha256: [1; 32],
+            input_inline: true,
+            seed: 1,
+            now_ms: 1,
+        };
+        self.worker.store.submit(new).await.unwrap().unwrap();
+        let job = self.worker.claim().await.unwrap().unwrap();
+        let video = self.worker.artifacts.output(job.id, job.attempt, VIDEO);
+        self.worker.artifacts.stage().unwrap().commit(&video).unwrap();
+        let outcome = Outcome {
+            attempt: job.attempt,
+            engine: "pattern".into(),
+            seed: 1,
+            duration_s: 5,
+            width_px: 160,
+            height_px: 96,
+            fps: 24,
+            frames_count: 120,
+            size_bytes: 1,
+            plan: None,
+        };
+        let attempt = job.attempt;
+        (job, Event::Finished { attempt, outcome })
+    }
+
+    fn has_video(&self, job: &Job) -> bool {
+        self.worker.artifacts.output(job.id, job.attempt, VIDEO).exists()
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_is_reported_again_keeps_its_files() {
+    let fixture = fixture().await;
+    let (job, finished) = fixture.made().await;
+    fixture.worker.report(&job, finished.clone(), Duration::ZERO).await;
+    fixture.worker.report(&job, finished, Duration::ZERO).await;
+    assert!(fixture.has_video(&job));
+}
+
+#[tokio::test]
+async fn a_result_that_comes_too_late_leaves_no_files() {
+    let fixture = fixture().await;
+    let (job, finished) = fixture.made().await;
+    fixture.worker.store.expire_leases(None, 2).await.unwrap();
+    fixture.worker.report(&job, finished, Duration::ZERO).await;
+    assert!(!fixture.has_video(&job));
+    let now = fixture.worker.store.get(job.id).await.unwrap().unwrap();
+    assert_eq!((now.status, &now.outcome), (crate::jobs::Status::Queued, &None));
+}
