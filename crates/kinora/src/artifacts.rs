@@ -123,6 +123,18 @@ impl Artifacts {
         Staged::create(path)
     }
 
+    /// Every attempt that has files, in no order.
+    pub fn attempts(&self) -> Result<Vec<(Uuid, i64)>, ArtifactError> {
+        let outputs = self.root.join(OUTPUTS);
+        let mut attempts = Vec::new();
+        for job in names_in(&outputs)? {
+            let Ok(id) = Uuid::try_parse(&job) else { continue };
+            let numbers = names_in(&outputs.join(&job))?;
+            attempts.extend(numbers.iter().filter_map(|number| Some((id, number.parse().ok()?))));
+        }
+        Ok(attempts)
+    }
+
     /// Removes an attempt that came to nothing.
     pub fn discard_attempt(&self, job: Uuid, attempt: i64) -> Result<(), ArtifactError> {
         let path = self.root.join(OUTPUTS).join(job.to_string()).join(attempt.to_string());
@@ -183,6 +195,13 @@ fn create_folder(path: &Path) -> Result<(), ArtifactError> {
         _ => {}
     }
     sync_folder(parent)
+}
+
+/// What lies in a folder; names that are not UTF-8 are not ours.
+fn names_in(folder: &Path) -> Result<Vec<String>, ArtifactError> {
+    let entries = fs::read_dir(folder).map_err(failed("read", folder))?;
+    let names: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name().into_string().ok())).collect();
+    Ok(names.map_err(failed("read", folder))?.into_iter().flatten().collect())
 }
 
 /// Makes the names in a folder durable.

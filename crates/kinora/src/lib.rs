@@ -15,4 +15,5 @@ pub mod produce;
 pub mod server;
 pub mod settings;
 pub mod submission;
+pub mod sweep;
 pub mod worker;

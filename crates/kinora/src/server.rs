@@ -18,6 +18,7 @@ use crate::fetch::{FetchPolicy, Fetcher};
 use crate::intake::Intake;
 use crate::jobs::{JobStore, StoreSettings};
 use crate::keys::random_bytes;
+use crate::sweep::sweep_outputs;
 use crate::worker::{self, Worker};
 
 /// How a server serves.
@@ -74,6 +75,7 @@ impl Server {
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let tasks = TaskTracker::new();
         tasks.spawn(worker::sweep_leases(self.store.clone(), stop.clone()));
+        tasks.spawn(sweep_outputs(self.store.clone(), self.artifacts.clone(), stop.clone()));
         for _ in 0..self.settings.workers_count {
             tasks.spawn(self.worker().run(stop.clone()));
         }

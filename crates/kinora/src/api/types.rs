@@ -147,7 +147,7 @@ pub struct ListQuery {
     #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 20)]
     pub limit: Option<String>,
     /// How many to skip.
-    #[param(value_type = Option<u32>, minimum = 0, default = 0)]
+    #[param(value_type = Option<i64>, minimum = 0, default = 0)]
     pub offset: Option<String>,
 }
 

@@ -1,0 +1,59 @@
+//! Removes what crashes left in the data folder: clips of attempts that no job will ever answer.
+//!
+//! An attempt's files get their final names before the database hears of it, so a crash in between leaves files that
+//! nobody owns. Always true: the files of a job's outcome, and those of an attempt in progress, are never touched. An
+//! attempt is seen on disk before its job is read, so a job that is read later knows of every attempt that was seen.
+
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::artifacts::Artifacts;
+use crate::jobs::{Job, JobStore, Status};
+
+/// Looks through all outputs once, or until `stop`. A failure leaves files for the next start and is only logged.
+pub async fn sweep_outputs(store: JobStore, artifacts: Artifacts, stop: CancellationToken) {
+    let listing = {
+        let artifacts = artifacts.clone();
+        tokio::task::spawn_blocking(move || artifacts.attempts()).await
+    };
+    let attempts = match listing.expect("listing a folder does not panic") {
+        Ok(attempts) => attempts,
+        Err(error) => return tracing::warn!(%error, "sweep.listing_failed"),
+    };
+    let mut removed_count = 0_u64;
+    for (id, attempt) in attempts {
+        if stop.is_cancelled() {
+            return;
+        }
+        match remove_unowned(&store, &artifacts, id, attempt).await {
+            Ok(removed) => removed_count += u64::from(removed),
+            Err(error) => tracing::warn!(job.id = %id, job.attempt = attempt, %error, "sweep.failed"),
+        }
+    }
+    if removed_count > 0 {
+        tracing::info!(removed_count, "sweep.attempts_removed");
+    }
+}
+
+async fn remove_unowned(
+    store: &JobStore,
+    artifacts: &Artifacts,
+    id: Uuid,
+    attempt: i64,
+) -> anyhow::Result<bool> {
+    let job = store.get(id).await?;
+    if job.is_some_and(|job| owns(&job, attempt)) {
+        return Ok(false);
+    }
+    let artifacts = artifacts.clone();
+    tokio::task::spawn_blocking(move || artifacts.discard_attempt(id, attempt)).await??;
+    Ok(true)
+}
+
+fn owns(job: &Job, attempt: i64) -> bool {
+    let is_outcome = job.outcome.as_ref().is_some_and(|outcome| outcome.attempt == attempt);
+    is_outcome || (job.status == Status::Processing && job.attempt == attempt)
+}
+
+#[cfg(test)]
+mod tests;
