@@ -1,8 +1,9 @@
 //! Removes what crashes left in the data folder: clips of attempts that no job will ever answer.
 //!
 //! An attempt's files get their final names before the database hears of it, so a crash in between leaves files that
-//! nobody owns. Always true: the files of a job's outcome, and those of an attempt in progress, are never touched. An
-//! attempt is seen on disk before its job is read, so a job that is read later knows of every attempt that was seen.
+//! nobody owns. Always true: the files of a job's outcome, those of an attempt in progress, and those that no job in the
+//! database is known for are never touched. An attempt is seen on disk before its job is read, so a job that is read
+//! later knows of every attempt that was seen.
 
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -41,8 +42,9 @@ async fn remove_unowned(
     id: Uuid,
     attempt: i64,
 ) -> anyhow::Result<bool> {
+    // A clip without a row is no crash's work (the row comes first): it may be all that is left of a lost database.
     let job = store.get(id).await?;
-    if job.is_some_and(|job| owns(&job, attempt)) {
+    if job.is_none_or(|job| owns(&job, attempt)) {
         return Ok(false);
     }
     let artifacts = artifacts.clone();
