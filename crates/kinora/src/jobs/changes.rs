@@ -38,26 +38,26 @@ impl Change for Submit {
     type Answer = Result<Job, SubmitError>;
 
     async fn apply(&self, connection: &mut SqliteConnection) -> Result<Applied<Self::Answer>, sqlx::Error> {
-        let queued: i64 = sqlx::query_scalar(
-            "SELECT COALESCE(SUM(count), 0) FROM job_counts WHERE org_id = ? AND model = ? AND status = 'queued'",
-        )
-        .bind(&self.job.org_id)
-        .bind(&self.job.model)
-        .fetch_one(&mut *connection)
-        .await?;
-        if queued >= self.queued_max {
+        let Some(seq) = insert(connection, &self.job, self.queued_max).await? else {
             return Ok(Err(SubmitError::QueueFull { queued_max: self.queued_max }).into());
-        }
-        let job = insert(connection, &self.job).await?;
+        };
+        let job = accepted(self.job.clone(), seq);
         Ok(Applied { answer: Ok(job.clone()), changed: vec![job] })
     }
 }
 
-async fn insert(connection: &mut SqliteConnection, new: &NewJob) -> Result<Job, sqlx::Error> {
+/// The new row's `seq`, or `None` where the organisation's queue is full. One statement, since each one costs a visit
+/// to the connection's thread.
+async fn insert(
+    connection: &mut SqliteConnection,
+    new: &NewJob,
+    queued_max: i64,
+) -> Result<Option<i64>, sqlx::Error> {
     let inserted = sqlx::query(
         "INSERT INTO jobs (id, revision, org_id, user_id, model, status, payload, input_sha256, input_inline, seed, \
          created_at_ms, updated_at_ms, queued_at_ms, attempt, attempts_lost, worker_id) \
-         VALUES (?, 0, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, 0, 0, '')",
+         SELECT ?1, 0, ?2, ?3, ?4, 'queued', ?5, ?6, ?7, ?8, ?9, ?9, ?9, 0, 0, '' \
+         WHERE ?10 > COALESCE((SELECT count FROM job_counts WHERE org_id = ?2 AND model = ?4 AND status = 'queued'), 0)",
     )
     .bind(new.id)
     .bind(&new.org_id)
@@ -68,14 +68,16 @@ async fn insert(connection: &mut SqliteConnection, new: &NewJob) -> Result<Job, 
     .bind(new.input_inline)
     .bind(new.seed)
     .bind(new.now_ms)
-    .bind(new.now_ms)
-    .bind(new.now_ms)
+    .bind(queued_max)
     .execute(connection)
     .await?;
-    let NewJob { id, org_id, user_id, model, payload, input_sha256, input_inline, seed, now_ms } =
-        new.clone();
-    Ok(Job {
-        seq: inserted.last_insert_rowid(),
+    Ok((inserted.rows_affected() == 1).then(|| inserted.last_insert_rowid()))
+}
+
+fn accepted(new: NewJob, seq: i64) -> Job {
+    let NewJob { id, org_id, user_id, model, payload, input_sha256, input_inline, seed, now_ms } = new;
+    Job {
+        seq,
         id,
         revision: 0,
         org_id,
@@ -98,7 +100,7 @@ async fn insert(connection: &mut SqliteConnection, new: &NewJob) -> Result<Job, 
         progress: None,
         outcome: None,
         error: None,
-    })
+    }
 }
 
 /// The oldest waiting job of a model, to be leased by a worker.
