@@ -109,7 +109,7 @@ impl Server {
 
     fn app(&self, stop: CancellationToken) -> anyhow::Result<App> {
         let signer = Signer::new(self.artifacts.secret()?);
-        let fetcher = Fetcher::new(self.settings.fetch.clone())?;
+        let fetcher = Fetcher::new(self.settings.fetch.clone());
         Ok(App {
             intake: Intake::new(self.store.clone(), self.artifacts.clone(), signer, fetcher),
             engine: self.settings.engine.clone(),

@@ -121,8 +121,8 @@ impl Animate {
     async fn picture(&self) -> Result<Picture, Failure> {
         let bytes = match self.url() {
             Some(url) => {
-                let policy = FetchPolicy { allow: self.allow_fetch_from.clone() };
-                Fetcher::new(policy)?.fetch(&url).await.map_err(|e| Failure::BadInput(e.into()))?
+                let policy = FetchPolicy { allow: self.allow_fetch_from.clone(), ..FetchPolicy::default() };
+                Fetcher::new(policy).fetch(&url).await.map_err(|e| Failure::BadInput(e.into()))?
             }
             None => read_picture(Path::new(&self.image))?,
         };

@@ -110,7 +110,7 @@ impl Serve {
             public_url: self.public_url.clone(),
             engine: self.engine.load(),
             workers_count: if self.no_worker { 0 } else { self.workers },
-            fetch: FetchPolicy { allow: self.allow_fetch_from.clone() },
+            fetch: FetchPolicy { allow: self.allow_fetch_from.clone(), ..FetchPolicy::default() },
             store: StoreSettings { queued_max: self.queue_limit, attempts_max: self.attempts_max },
             rate_per_second: NonZeroU32::new(self.rate_limit),
             media_ttl: Duration::from_secs(self.media_ttl_h * 3600),
