@@ -6,6 +6,7 @@
 
 mod h264;
 mod mp4;
+mod sps;
 #[cfg(test)]
 mod tests;
 mod yuv;
@@ -81,6 +82,8 @@ pub enum ClipError {
     Encoder(#[from] openh264::Error),
     #[error("the H.264 encoder gave nothing for frame {index}")]
     FrameDropped { index: u64 },
+    #[error("the H.264 encoder wrote a parameter set that cannot be cropped")]
+    ParameterSet,
     #[error("the MP4 could not be put together: {0}")]
     Container(#[from] shiguredo_mp4::mux::MuxError),
     #[error("the MP4 could not be put together: {0}")]

@@ -18,7 +18,8 @@ use openh264::formats::YUVSource;
 use openh264::{OpenH264API, Timestamp};
 use openh264_sys2::{ENCODER_OPTION_TRACE_LEVEL, WELS_LOG_QUIET};
 
-use super::{ClipError, yuv::YuvFrame};
+use super::yuv::{BLOCK_PX, YuvFrame};
+use super::{ClipError, sps};
 
 /// Bits for a pixel of a frame: 9 Mbit/s at 1280x720 and 24 frames per second.
 const BITS_PER_PIXEL: f64 = 0.41;
@@ -44,7 +45,9 @@ pub(super) struct AccessUnit {
 /// An openh264 encoder for clips of one format.
 pub(super) struct H264Encoder {
     encoder: Encoder,
-    format: ClipFormat,
+    fps: u32,
+    /// Columns on the right and rows at the bottom that only fill up blocks.
+    hidden_px: (u32, u32),
     next_index: u64,
     unit: AccessUnit,
 }
@@ -63,14 +66,15 @@ impl H264Encoder {
             .vui(VuiConfig::bt709());
         let mut encoder = Encoder::with_api_config(OpenH264API::from_source(), config)?;
         silence(&mut encoder);
-        Ok(Self { encoder, format, next_index: 0, unit: AccessUnit::default() })
+        let fills_px = |side_px: u32| side_px.next_multiple_of(BLOCK_PX as u32) - side_px;
+        let hidden_px = (fills_px(format.width_px), fills_px(format.height_px));
+        Ok(Self { encoder, fps: format.fps, hidden_px, next_index: 0, unit: AccessUnit::default() })
     }
 
     /// Encodes the next frame. The unit stays valid until the next call.
     pub(super) fn encode(&mut self, frame: &YuvFrame) -> Result<&AccessUnit, ClipError> {
-        let planes = Planes { frame, format: self.format };
-        let at_ms = self.next_index * 1000 / u64::from(self.format.fps);
-        let stream = self.encoder.encode_at(&planes, Timestamp::from_millis(at_ms))?;
+        let at_ms = self.next_index * 1000 / u64::from(self.fps);
+        let stream = self.encoder.encode_at(frame, Timestamp::from_millis(at_ms))?;
         self.unit.parameter_sets.clear();
         self.unit.sample.clear();
         self.unit.is_keyframe = stream.frame_type() == FrameType::IDR;
@@ -79,7 +83,7 @@ impl H264Encoder {
                 if layer.is_video() {
                     push_length_prefixed(&mut self.unit.sample, nal);
                 } else {
-                    self.unit.parameter_sets.extend_from_slice(nal);
+                    push_parameter_set(&mut self.unit.parameter_sets, nal, self.hidden_px)?;
                 }
             }
         }
@@ -108,40 +112,51 @@ fn bitrate_bps(format: ClipFormat) -> u32 {
     (pixels_per_s * BITS_PER_PIXEL).max(BITRATE_MIN_BPS) as u32
 }
 
+/// What follows the start code of `nal`.
+fn after_start_code(nal: &[u8]) -> &[u8] {
+    let zeros_count = nal.iter().take_while(|byte| **byte == 0).count();
+    &nal[zeros_count + 1..]
+}
+
 /// Swaps the start code of `nal` for its length.
 fn push_length_prefixed(sample: &mut Vec<u8>, nal: &[u8]) {
-    let zeros_count = nal.iter().take_while(|byte| **byte == 0).count();
-    let body = &nal[zeros_count + 1..];
+    let body = after_start_code(nal);
     let length = u32::try_from(body.len()).expect("a slice is far below 4 GiB");
     sample.extend_from_slice(&length.to_be_bytes());
     sample.extend_from_slice(body);
 }
 
-/// Lends a frame to openh264.
-struct Planes<'a> {
-    frame: &'a YuvFrame,
-    format: ClipFormat,
+/// Appends a parameter set; the one that says the picture's size then says what is hidden.
+fn push_parameter_set(sets: &mut Vec<u8>, nal: &[u8], hidden_px: (u32, u32)) -> Result<(), ClipError> {
+    const SEQUENCE: u8 = 7;
+    let body = after_start_code(nal);
+    if hidden_px == (0, 0) || body[0] & 0x1f != SEQUENCE {
+        sets.extend_from_slice(nal);
+        return Ok(());
+    }
+    sets.extend_from_slice(&[0, 0, 0, 1]);
+    sets.extend_from_slice(&sps::cropped(body, hidden_px.0, hidden_px.1).ok_or(ClipError::ParameterSet)?);
+    Ok(())
 }
 
-impl YUVSource for Planes<'_> {
+impl YUVSource for YuvFrame {
     fn dimensions(&self) -> (usize, usize) {
-        (self.format.width_px as usize, self.format.height_px as usize)
+        self.filled_size_px()
     }
 
     fn strides(&self) -> (usize, usize, usize) {
-        let width_px = self.format.width_px as usize;
-        (width_px, width_px / 2, width_px / 2)
+        (self.luma.stride_px, self.cb.stride_px, self.cr.stride_px)
     }
 
     fn y(&self) -> &[u8] {
-        &self.frame.luma
+        &self.luma.samples
     }
 
     fn u(&self) -> &[u8] {
-        &self.frame.cb
+        &self.cb.samples
     }
 
     fn v(&self) -> &[u8] {
-        &self.frame.cr
+        &self.cr.samples
     }
 }

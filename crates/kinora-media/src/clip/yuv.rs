@@ -7,18 +7,30 @@
 //! Single-precision throughout, so every compiler target vectorises it and gives the same bytes. Values are
 //! rounded by adding 2^23, where a float's last mantissa bit is worth one.
 
-/// Planes of one frame. Width and height are even.
+/// Planes of one frame, filled up to whole blocks by repeating the last column and row. The picture's width and
+/// height are even.
 #[derive(Debug)]
 pub(super) struct YuvFrame {
+    /// Size of the picture.
     width_px: usize,
-    /// `[H, W]`
-    pub(super) luma: Vec<u8>,
-    /// `[H/2, W/2]`, blue difference.
-    pub(super) cb: Vec<u8>,
-    /// `[H/2, W/2]`, red difference.
-    pub(super) cr: Vec<u8>,
+    height_px: usize,
+    pub(super) luma: Plane,
+    /// Half size, blue difference.
+    pub(super) cb: Plane,
+    /// Half size, red difference.
+    pub(super) cr: Plane,
     rows: RowPair,
 }
+
+/// One plane, `[H, stride]`, of which the picture takes the upper left part.
+#[derive(Debug)]
+pub(super) struct Plane {
+    pub(super) samples: Vec<u8>,
+    pub(super) stride_px: usize,
+}
+
+/// The encoder works on blocks of this side.
+pub(super) const BLOCK_PX: usize = 16;
 
 /// Two rows of colour in planes, with one column more on the left for the chroma filter.
 #[derive(Debug)]
@@ -53,14 +65,20 @@ const fn difference_weights(weights: [f64; 3], scale: f64) -> [f32; 3] {
 }
 
 impl YuvFrame {
-    /// Black planes of an even size.
+    /// Black planes for a picture of an even size.
     pub(super) fn new(width_px: usize, height_px: usize) -> Self {
-        let chroma_len = width_px / 2 * (height_px / 2);
+        let (blocks_px, rows_px) =
+            (width_px.next_multiple_of(BLOCK_PX), height_px.next_multiple_of(BLOCK_PX));
+        let plane = |value: u8, scale: usize| Plane {
+            samples: vec![value; blocks_px / scale * (rows_px / scale)],
+            stride_px: blocks_px / scale,
+        };
         Self {
             width_px,
-            luma: vec![16; width_px * height_px],
-            cb: vec![128; chroma_len],
-            cr: vec![128; chroma_len],
+            height_px,
+            luma: plane(16, 1),
+            cb: plane(128, 2),
+            cr: plane(128, 2),
             rows: RowPair {
                 now: std::array::from_fn(|_| vec![0.0; width_px]),
                 sum: std::array::from_fn(|_| vec![0.0; width_px + 1]),
@@ -68,25 +86,63 @@ impl YuvFrame {
         }
     }
 
+    /// Size of the planes in pixels of luma.
+    pub(super) fn filled_size_px(&self) -> (usize, usize) {
+        (self.luma.stride_px, self.luma.samples.len() / self.luma.stride_px)
+    }
+
     /// Replaces the planes by those of `rgb`, `[H, W, 3]` of this frame's size.
     pub(super) fn convert(&mut self, rgb: &[u8]) {
-        assert_eq!(rgb.len(), self.luma.len() * 3, "the caller checks the size of the frame");
         let width_px = self.width_px;
+        assert_eq!(rgb.len(), width_px * self.height_px * 3, "the caller checks the size of the frame");
         let rgb_rows = rgb.chunks_exact(width_px * 6);
-        let luma_rows = self.luma.chunks_exact_mut(width_px * 2);
-        let chroma_rows = self.cb.chunks_exact_mut(width_px / 2).zip(self.cr.chunks_exact_mut(width_px / 2));
-        for ((rgb, luma), (cb, cr)) in rgb_rows.zip(luma_rows).zip(chroma_rows) {
+        let luma_stride_px = self.luma.stride_px;
+        let luma_rows = self.luma.samples.chunks_exact_mut(luma_stride_px * 2);
+        let cb_rows = self.cb.samples.chunks_exact_mut(self.cb.stride_px);
+        let cr_rows = self.cr.samples.chunks_exact_mut(self.cr.stride_px);
+        for (((rgb, luma), cb), cr) in rgb_rows.zip(luma_rows).zip(cb_rows).zip(cr_rows) {
             let (rgb_above, rgb_below) = rgb.split_at(width_px * 3);
-            let (luma_above, luma_below) = luma.split_at_mut(width_px);
+            let (luma_above, luma_below) = luma.split_at_mut(luma_stride_px);
             self.rows.spread(rgb_above);
             self.rows.start_sum();
-            self.rows.luma(luma_above);
+            self.rows.luma(&mut luma_above[..width_px]);
             self.rows.spread(rgb_below);
             self.rows.add_sum();
-            self.rows.luma(luma_below);
-            self.rows.chroma(CB, cb);
-            self.rows.chroma(CR, cr);
+            self.rows.luma(&mut luma_below[..width_px]);
+            self.rows.chroma(CB, &mut cb[..width_px / 2]);
+            self.rows.chroma(CR, &mut cr[..width_px / 2]);
         }
+        self.luma.fill_up(width_px, self.height_px);
+        self.cb.fill_up(width_px / 2, self.height_px / 2);
+        self.cr.fill_up(width_px / 2, self.height_px / 2);
+    }
+}
+
+impl Plane {
+    /// Repeats the picture's last column and row to the plane's end.
+    fn fill_up(&mut self, width_px: usize, height_px: usize) {
+        if width_px < self.stride_px {
+            for row in self.samples.chunks_exact_mut(self.stride_px).take(height_px) {
+                let last = row[width_px - 1];
+                row[width_px..].fill(last);
+            }
+        }
+        let picture_end = height_px * self.stride_px;
+        let (picture, below) = self.samples.split_at_mut(picture_end);
+        for row in below.chunks_exact_mut(self.stride_px) {
+            row.copy_from_slice(&picture[picture_end - self.stride_px..]);
+        }
+    }
+
+    /// `[height_px, width_px]` without what fills it up.
+    #[cfg(test)]
+    pub(super) fn cropped(&self, width_px: usize, height_px: usize) -> Vec<u8> {
+        self.samples
+            .chunks_exact(self.stride_px)
+            .take(height_px)
+            .flat_map(|row| &row[..width_px])
+            .copied()
+            .collect()
     }
 }
 
@@ -183,7 +239,12 @@ mod tests {
             let mut frame = YuvFrame::new(width_px, height_px);
             frame.convert(&rgb);
             let want = reference(&rgb, width_px, height_px);
-            for (got, want) in [&frame.luma, &frame.cb, &frame.cr].into_iter().zip(&want) {
+            let got = [
+                frame.luma.cropped(width_px, height_px),
+                frame.cb.cropped(width_px / 2, height_px / 2),
+                frame.cr.cropped(width_px / 2, height_px / 2),
+            ];
+            for (got, want) in got.iter().zip(&want) {
                 prop_assert_eq!(got.len(), want.len());
                 for (got, want) in got.iter().zip(want) {
                     prop_assert!(got.abs_diff(*want) <= 1, "{} is not {}", got, want);
@@ -204,7 +265,8 @@ mod tests {
         for (rgb, want) in table {
             let mut frame = YuvFrame::new(4, 2);
             frame.convert(&rgb.repeat(8));
-            assert_eq!([frame.luma[0], frame.cb[0], frame.cr[0]], want, "{rgb:?}");
+            let got = [&frame.luma, &frame.cb, &frame.cr].map(|plane| plane.samples[0]);
+            assert_eq!(got, want, "{rgb:?}");
         }
     }
 
@@ -218,10 +280,26 @@ mod tests {
             }
             let mut frame = YuvFrame::new(8, 2);
             frame.convert(&rgb);
-            frame.cr
+            frame.cr.cropped(4, 1)
         };
         let red = 240 - 128;
         assert_eq!(line_at(4), [128, 128, 128 + red / 2, 128]);
         assert_eq!(line_at(3), [128, 128 + red / 4, 128 + red / 4, 128]);
+    }
+
+    #[test]
+    fn blocks_are_filled_up_with_the_edges() {
+        let mut frame = YuvFrame::new(18, 6);
+        let rgb: Vec<u8> = (0..18 * 6).flat_map(|at| [at as u8 * 2; 3]).collect();
+        frame.convert(&rgb);
+        assert_eq!(frame.filled_size_px(), (32, 16));
+        let row = |y: usize| &frame.luma.samples[y * 32..][..32];
+        for y in 0..6 {
+            assert!(row(y)[18..].iter().all(|luma| *luma == row(y)[17]), "row {y}");
+        }
+        for y in 6..16 {
+            assert_eq!(row(y), row(5), "row {y}");
+        }
+        assert_eq!(frame.cb.samples.len(), 16 * 8);
     }
 }
