@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use kinora_engine::{Engine, GenerateSpec, MotionEngine, PatternEngine};
+use kinora_engine::{Engine, EngineError, GenerateSpec, Monitor, MotionEngine, PatternEngine, Picture};
 use serde_json::{Value, json};
 
 /// The hosted model's name, served for compatibility; Kinora is not affiliated with its makers.
@@ -29,6 +29,19 @@ impl EngineName {
         match self {
             Self::Motion => Arc::new(MotionEngine),
             Self::Pattern => Arc::new(PatternEngine),
+        }
+    }
+
+    /// What the engine makes of words and picture, without rendering; `None` where it does not say.
+    pub fn explain(
+        self,
+        spec: &GenerateSpec,
+        picture: &Picture,
+        monitor: &dyn Monitor,
+    ) -> Result<Option<Value>, EngineError> {
+        match self {
+            Self::Motion => MotionEngine.explain(spec, picture, monitor).map(Some),
+            Self::Pattern => Ok(None),
         }
     }
 }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ipnet::IpNet;
-use kinora_engine::{ClipDuration, GenerateSpec, Monitor, Picture, Progress};
+use kinora_engine::{ClipDuration, EngineError, GenerateSpec, Monitor, Picture, Progress};
 use kinora_media::PictureLimits;
-use serde_json::json;
+use serde_json::{Value, json};
 use url::Url;
 
 use super::{Failure, runtime};
@@ -70,6 +70,10 @@ pub struct Animate {
     /// Network that an image URL may lead to although it is not public (CIDR); repeat for more.
     #[arg(long, value_name = "NET", env = "KINORA_ALLOW_FETCH_FROM", value_delimiter = ',')]
     allow_fetch_from: Vec<IpNet>,
+    /// Render nothing; print what the engine makes of words and picture: the plan, which words were understood as
+    /// what and which were not, and what was found in the picture.
+    #[arg(long, env = "KINORA_EXPLAIN")]
+    explain: bool,
     /// Print one JSON object with the result on stdout.
     #[arg(long, env = "KINORA_JSON")]
     json: bool,
@@ -89,12 +93,18 @@ impl Animate {
         let stop = monitor.stop.clone();
         let runtime = runtime()?;
         runtime.spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                stop.store(true, Ordering::Relaxed);
+            // The second one ends the program as if nobody listened.
+            while tokio::signal::ctrl_c().await.is_ok() {
+                if stop.swap(true, Ordering::Relaxed) {
+                    std::process::exit(super::EXIT_INTERRUPTED.into());
+                }
             }
         });
         let started = Instant::now();
         let picture = runtime.block_on(self.picture())?;
+        if self.explain {
+            return self.tell_plan(&spec, &picture, &monitor);
+        }
         let output = self.output_path();
         let made = self.make(&spec, &picture, &output, &monitor)?;
         monitor.bar.finish_and_clear();
@@ -165,6 +175,21 @@ impl Animate {
         Ok(made)
     }
 
+    #[expect(clippy::print_stdout, reason = "the command's result")]
+    fn tell_plan(&self, spec: &GenerateSpec, picture: &Picture, monitor: &Bar) -> Result<(), Failure> {
+        let plan = self.engine.explain(spec, picture, monitor).map_err(|error| match error {
+            EngineError::Cancelled => Failure::Interrupted,
+            error => error.into(),
+        })?;
+        monitor.bar.finish_and_clear();
+        match plan {
+            None => println!("the engine does not explain itself"),
+            Some(plan) if self.json => println!("{plan}"),
+            Some(plan) => print!("{}", outline(&plan, 0)),
+        }
+        Ok(())
+    }
+
     #[expect(clippy::print_stdout, clippy::print_stderr, reason = "the command's result")]
     fn tell(
         &self,
@@ -226,6 +251,39 @@ pub(super) fn read_picture(path: &Path) -> Result<Vec<u8>, Failure> {
         return Err(Failure::BadInput(error));
     }
     std::fs::read(path).map_err(unreadable)
+}
+
+/// A JSON value as indented lines for people.
+fn outline(value: &Value, depth: usize) -> String {
+    let indent = "  ".repeat(depth);
+    let named = |name: &str, value: &Value| match value {
+        Value::Array(items) if items.is_empty() => format!("{indent}{name}: none\n"),
+        Value::Object(_) | Value::Array(_) => format!("{indent}{name}:\n{}", outline(value, depth + 1)),
+        plain => format!("{indent}{name}: {}\n", inline(plain)),
+    };
+    match value {
+        Value::Object(fields) => fields.iter().map(|(name, value)| named(name, value)).collect(),
+        Value::Array(items) => items.iter().map(|item| format!("{indent}- {}\n", inline(item))).collect(),
+        plain => format!("{indent}{}\n", inline(plain)),
+    }
+}
+
+/// A JSON value on one line; numbers to three digits.
+fn inline(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Number(number) if number.is_f64() => {
+            let rounded = (number.as_f64().unwrap_or_default() * 1000.0).round() / 1000.0;
+            rounded.to_string()
+        }
+        Value::Array(items) => items.iter().map(inline).collect::<Vec<_>>().join(", "),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| format!("{name} {}", inline(value)));
+            fields.collect::<Vec<_>>().join(", ")
+        }
+        plain => plain.to_string(),
+    }
 }
 
 /// Shows stage, frames per second and time left.

@@ -74,6 +74,44 @@ fn the_embedded_engine_makes_a_clip_of_the_pictures_own_ratio() {
 }
 
 #[test]
+fn explain_prints_the_plan_and_renders_nothing() {
+    let folder = folder_with_picture();
+    let prompt = "slow push in, a zorbl, no shake";
+    let output = kinora(folder.path(), &["animate", "photo.jpg", "-p", prompt, "--explain"]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(
+        said.contains("push in") && said.contains("not_understood:\n") && said.contains("- zorbl"),
+        "{said}"
+    );
+    let json = kinora(folder.path(), &["animate", "photo.jpg", "-p", prompt, "--explain", "--json"]);
+    let plan: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(plan["engine"], "motion");
+    assert!(!folder.path().join("photo.mp4").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_leaves_no_file_and_has_its_exit_code() {
+    let folder = folder_with_picture();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kinora"))
+        .args(["animate", "photo.jpg", "--duration", "10", "-p", "push in"])
+        .current_dir(folder.path())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let started = std::time::Instant::now();
+    while std::fs::read_dir(folder.path()).unwrap().count() < 2 {
+        assert!(started.elapsed().as_secs() < 60, "the clip is never started");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let id = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "only the picture stays");
+}
+
+#[test]
 fn failures_have_their_exit_codes_and_say_what_is_wrong() {
     let folder = folder_with_picture();
     std::fs::write(folder.path().join("text.jpg"), "no picture").unwrap();
