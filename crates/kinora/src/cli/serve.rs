@@ -1,5 +1,6 @@
 //! `kinora serve`: the API and its worker on one data folder.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -120,13 +121,13 @@ impl Serve {
     }
 
     /// Tells where the server is, and on first start how to use it.
-    #[expect(clippy::print_stdout, reason = "the command's first answer")]
     async fn greet(&self, server: &Server, origin: &str) -> Result<(), Failure> {
-        println!("listening on http://{}", server.address());
+        let mut stdout = std::io::stdout();
+        writeln!(stdout, "listening on http://{}", server.address())?;
         if server.store().keys().await?.is_empty() {
             let key = keys::create(server.store(), "default", "default").await?;
-            println!("made the first API key, shown only this once: {}", key.reveal());
-            println!("try it:\n{}", curl(origin, key.reveal()));
+            writeln!(stdout, "made the first API key, shown only this once: {}", key.reveal())?;
+            writeln!(stdout, "try it:\n{}", curl(origin, key.reveal()))?;
         }
         tracing::info!(
             address = %server.address(), data_dir = %self.data.data_dir.display(),
