@@ -31,6 +31,11 @@ impl Canvas {
         self.lay(map, 4)
     }
 
+    /// Likewise at 1/2.
+    pub(crate) fn half(&self, map: &Map) -> Map {
+        self.lay(map, 2)
+    }
+
     fn lay(&self, map: &Map, step: usize) -> Map {
         let frame_width = (self.width_px - 2 * self.margin_x_px) as f32;
         let frame_height = (self.height_px - 2 * self.margin_y_px) as f32;

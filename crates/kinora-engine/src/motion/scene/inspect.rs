@@ -21,7 +21,12 @@ pub fn scene_views(
 ) -> Result<(Vec<SceneView>, serde_json::Value), EngineError> {
     let fitted = super::fit(picture);
     let scene = super::analyze(&fitted, monitor)?;
+    let sight = super::Sight::of(&fitted);
     let mut views = vec![SceneView { name: "picture", picture: fitted }];
+    if let Some(cutout) = &sight.cutout {
+        views.push(SceneView { name: "cutout", picture: grey(&cutout.mask) });
+    }
+    views.push(SceneView { name: "sky mask", picture: grey(&sight.sky.mask) });
     let size = (scene.canvas.width_px, scene.canvas.height_px);
     views.push(SceneView { name: "background", picture: rgb_picture(size, scene.background.rgb.clone()) });
     views.push(SceneView { name: "background disparity", picture: grey(&scene.background.disparity) });

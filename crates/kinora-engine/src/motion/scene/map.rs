@@ -13,6 +13,34 @@ pub(crate) struct Map {
     pub data: Vec<f32>,
 }
 
+/// A rectangle of cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) x: usize,
+    pub(crate) y: usize,
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+}
+
+impl Window {
+    /// Around the cells that are set, `margin` cells wider each way where the map reaches; None if none is set.
+    pub(crate) fn around(map: &Map, margin: usize) -> Option<Self> {
+        let set = |row: &[f32]| row.iter().any(|&v| v > 0.5);
+        let top = (0..map.height).find(|&y| set(map.row(y)))?;
+        let bottom = (0..map.height).rfind(|&y| set(map.row(y)))?;
+        let columns = |y: usize| {
+            let row = map.row(y);
+            Some((row.iter().position(|&v| v > 0.5)?, row.iter().rposition(|&v| v > 0.5)?))
+        };
+        let (left, right) = (top..=bottom)
+            .filter_map(columns)
+            .fold((map.width, 0), |(left, right), (first, last)| (left.min(first), right.max(last)));
+        let (x, y) = (left.saturating_sub(margin), top.saturating_sub(margin));
+        let (x1, y1) = ((right + 1 + margin).min(map.width), (bottom + 1 + margin).min(map.height));
+        Some(Self { x, y, width: x1 - x, height: y1 - y })
+    }
+}
+
 impl Map {
     pub(crate) fn filled(width: usize, height: usize, value: f32) -> Self {
         Self { width, height, data: vec![value; width * height] }
@@ -21,7 +49,7 @@ impl Map {
     /// Fills each row by `row(y, out)`, rows in parallel.
     pub(crate) fn from_rows(width: usize, height: usize, row: impl Fn(usize, &mut [f32]) + Sync) -> Self {
         let mut map = Self::filled(width, height, 0.0);
-        map.data.par_chunks_mut(width.max(1)).enumerate().for_each(|(y, out)| row(y, out));
+        for_rows(&mut map.data, width, &row);
         map
     }
 
@@ -40,6 +68,13 @@ impl Map {
 
     pub(crate) fn at(&self, x: usize, y: usize) -> f32 {
         self.data[y * self.width + x]
+    }
+
+    /// The part that lies in a window.
+    pub(crate) fn cropped(&self, window: &Window) -> Self {
+        Self::from_rows(window.width, window.height, |y, out| {
+            out.copy_from_slice(&self.row(window.y + y)[window.x..window.x + window.width]);
+        })
     }
 
     pub(crate) fn map(&self, f: impl Fn(f32) -> f32 + Sync) -> Self {
@@ -70,6 +105,22 @@ impl Map {
         let top = self.at(x0, y0) * (1.0 - fx) + self.at(x1, y0) * fx;
         let low = self.at(x0, y1) * (1.0 - fx) + self.at(x1, y1) * fx;
         top * (1.0 - fy) + low * fy
+    }
+
+    pub(crate) fn mean(&self) -> f32 {
+        let sum: f64 = self.data.iter().map(|&v| f64::from(v)).sum();
+        (sum / self.data.len().max(1) as f64) as f32
+    }
+
+    /// Bilinear resampling onto another grid over the same area (cell edges aligned).
+    pub(crate) fn resized(&self, width: usize, height: usize) -> Self {
+        if (width, height) == (self.width, self.height) {
+            return self.clone();
+        }
+        let (sx, sy) = (self.width as f32 / width as f32, self.height as f32 / height as f32);
+        Self::from_fn(width, height, |x, y| {
+            self.bilinear((x as f32 + 0.5) * sx - 0.5, (y as f32 + 0.5) * sy - 0.5)
+        })
     }
 
     /// Mean over the `(2 radius + 1)²` window, the window cut at the border.
@@ -115,10 +166,15 @@ impl Map {
         map
     }
 
-    /// A near-Gaussian blur: three box blurs whose variances add up to `sigma²`.
+    /// A Gaussian blur; a wide one is nearly so: three box blurs whose variances add up to `sigma²`.
     ///
     /// Source: Kovesi, "Fast almost-Gaussian filtering", DICTA 2010.
     pub(crate) fn blurred(&self, sigma: f32) -> Self {
+        // Boxes are too coarse for less.
+        const BOXES_FROM_SIGMA: f32 = 2.0;
+        if sigma < BOXES_FROM_SIGMA {
+            return self.convolved(sigma);
+        }
         let ideal = (4.0 * sigma * sigma + 1.0).sqrt();
         let low = ((ideal - 1.0) / 2.0) as usize;
         let variance = |r: usize| ((2 * r + 1).pow(2) as f32 - 1.0) / 12.0;
@@ -138,6 +194,29 @@ impl Map {
         map
     }
 
+    /// A Gaussian blur by its kernel, the border's values repeated.
+    fn convolved(&self, sigma: f32) -> Self {
+        let radius = (3.0 * sigma).ceil() as usize;
+        let weigh = |k: usize| (-(k as f32 - radius as f32).powi(2) / (2.0 * sigma * sigma)).exp();
+        let kernel: Vec<f32> = (0..=2 * radius).map(weigh).collect();
+        let total: f32 = kernel.iter().sum();
+        let (width, height) = (self.width, self.height);
+        let across = Self::from_rows(width, height, |y, out| {
+            let row = self.row(y);
+            for (k, w) in kernel.iter().enumerate() {
+                for (x, o) in out.iter_mut().enumerate() {
+                    *o += w * row[(x + k).saturating_sub(radius).min(width - 1)];
+                }
+            }
+        });
+        Self::from_rows(width, height, |y, out| {
+            for (k, w) in kernel.iter().enumerate() {
+                let row = across.row((y + k).saturating_sub(radius).min(height - 1));
+                out.iter_mut().zip(row).for_each(|(o, v)| *o += w * v / (total * total));
+            }
+        })
+    }
+
     /// The value below which the share `fraction` of the values that `keep` picks lies; None if it picks none.
     pub(crate) fn percentile(&self, fraction: f32, keep: impl Fn(usize) -> bool) -> Option<f32> {
         let mut values: Vec<f32> =
@@ -153,6 +232,27 @@ pub(crate) fn percentile_of(values: &mut [f32], fraction: f32) -> Option<f32> {
     }
     let at = ((values.len() - 1) as f32 * fraction.clamp(0.0, 1.0)).round() as usize;
     Some(*values.select_nth_unstable_by(at, f32::total_cmp).1)
+}
+
+/// Runs over the rows of a plane in parallel. Not generic: each instance would compile the thread pool's code anew.
+pub(crate) fn for_rows(data: &mut [f32], width: usize, row: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+    const ROWS_PER_JOB: usize = 8;
+    data.par_chunks_mut(width.max(1) * ROWS_PER_JOB).enumerate().for_each(|(job, rows)| {
+        for (k, out) in rows.chunks_mut(width.max(1)).enumerate() {
+            row(job * ROWS_PER_JOB + k, out);
+        }
+    });
+}
+
+/// Hermite step from 0 at `low` to 1 at `high`.
+pub(crate) fn smoothstep(value: f32, low: f32, high: f32) -> f32 {
+    let t = ramp(value, low, high);
+    t * t * (3.0 - 2.0 * t)
+}
+
+/// Linear ramp from 0 at `low` to 1 at `high`.
+pub(crate) fn ramp(value: f32, low: f32, high: f32) -> f32 {
+    ((value - low) / (high - low)).clamp(0.0, 1.0)
 }
 
 /// Running mean of one row, the window cut at the ends.

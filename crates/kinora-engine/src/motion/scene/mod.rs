@@ -6,20 +6,40 @@
 
 mod canvas;
 mod color;
+mod cutout;
 mod depth;
 mod fit;
+mod graph_cut;
 mod guided;
 pub(crate) mod inspect;
+mod layers;
 mod map;
+mod matte;
+mod mixture;
+mod morphology;
+mod patch_match;
+mod pull_push;
+mod regions;
+mod saliency;
+mod sky;
+mod study;
+mod superpixels;
 #[cfg(test)]
 mod tests;
+mod water;
 
 use serde::Serialize;
 
 use crate::{EngineError, Monitor, Picture, Progress};
 use color::Planes;
+use cutout::{Cutout, Gates, Salient, best_cutout};
 pub(crate) use fit::{fit, output_size};
+use guided::Guide;
 pub(crate) use map::Map;
+use map::ramp;
+use regions::{Kind, Seen};
+use sky::Sky;
+use study::Study;
 
 /// The longer side of the picture that is analysed, in pixels.
 const ANALYSIS_SIDE_PX: u32 = 384;
@@ -117,6 +137,7 @@ pub(crate) struct FoundSubject {
     /// Centre of mass, in frame widths and heights from the top left.
     pub centre_x: f32,
     pub centre_y: f32,
+    pub gates: Gates,
 }
 
 /// A region and how sure it is.
@@ -133,21 +154,138 @@ pub(crate) struct FoundRegion {
 ///
 /// Returns [`EngineError::Cancelled`] between stages once the monitor says so.
 pub(crate) fn analyze(picture: &Picture, monitor: &dyn Monitor) -> Result<Scene, EngineError> {
-    const STAGES: u32 = 2;
+    const STAGES: u32 = 5;
     let stage = |done: u32| {
         monitor.progress(Progress { stage: "scene", done, total: STAGES });
         if monitor.is_cancelled() { Err(EngineError::Cancelled) } else { Ok(()) }
     };
     stage(0)?;
     let canvas = Canvas::around(picture);
-    let (width, height) = analysis_size(picture);
-    let small = fit::shrink(picture, width, height);
-    let planes = Planes::from_rgb8(width as usize, height as usize, &small);
-    let disparity = canvas.quarter(&depth::disparity(&planes));
+    let sight = Sight::of(picture);
     stage(1)?;
-    let background = Background { rgb: canvas.mirrored(picture), disparity };
+    let rgb = canvas.outpainted(picture);
+    stage(2)?;
+    let half = canvas.halved(&rgb);
+    let subject = sight.subject.as_ref();
+    let parted = subject.and_then(|s| layers::parted(&canvas, &rgb, &half, &canvas.half(&s.mask)));
+    stage(3)?;
+    let seen = regions::seen(&sight.study, &sight.sky, subject.filter(|_| parted.is_some()).map(|s| &s.mask));
+    let found = sight.found(parted.is_some(), &seen);
+    stage(4)?;
+    let regions = Regions::refined(&canvas, &half, seen, sight.sky.horizon);
+    let (rgb, foreground) = match (parted, subject) {
+        (Some(p), Some(subject)) => {
+            let [x0_px, y0_px, x1_px, y1_px] = p.bounds;
+            let disparity = canvas.quarter(&subject.disparity);
+            (p.background, Some(Foreground { rgba: p.rgba, disparity, x0_px, y0_px, x1_px, y1_px }))
+        }
+        _ => (rgb, None),
+    };
     stage(STAGES)?;
-    Ok(Scene { canvas, background, foreground: None, regions: Regions::default(), found: Found::default() })
+    let background = Background { rgb, disparity: canvas.quarter(&sight.background) };
+    Ok(Scene { canvas, background, foreground, regions, found })
+}
+
+/// The confidence above which a subject becomes a layer, and at which it moves with all its depth.
+const CUT_OUT_ABOVE: f32 = 0.5;
+const FULL_DEPTH_FROM: f32 = 0.75;
+
+/// What is seen in the picture at analysis size.
+#[derive(Debug)]
+struct Sight {
+    study: Study,
+    sky: Sky,
+    /// The best candidate for a subject, whether or not it is good enough.
+    cutout: Option<Cutout>,
+    /// Disparity at the study's size, continued behind the subject.
+    background: Map,
+    subject: Option<Subject>,
+}
+
+/// A cut-out good enough to move on its own.
+#[derive(Debug)]
+struct Subject {
+    mask: Map,
+    disparity: Map,
+}
+
+impl Sight {
+    fn of(picture: &Picture) -> Self {
+        let (width, height) = analysis_size(picture);
+        let study = Study::of(width as usize, height as usize, &fit::shrink(picture, width, height));
+        let cutout = best_cutout(&study, &[&Salient]);
+        let sure = cutout.as_ref().filter(|c| c.confidence > CUT_OUT_ABOVE);
+        let mut sky = Sky::of(&study);
+        if let Some(cutout) = sure {
+            sky.mask = sky.mask.zip(&cutout.mask, |s, m| s * (1.0 - m));
+        }
+        let background = depth::background(&study, &sky, sure);
+        let subject = sure.map(|cutout| {
+            // Near the gate a cut-out that is slightly wrong must not show.
+            let strength = 0.5 + 0.5 * ramp(cutout.confidence, CUT_OUT_ABOVE, FULL_DEPTH_FROM);
+            let disparity = depth::subject(&study, &background, cutout, strength);
+            Subject { mask: cutout.mask.clone(), disparity }
+        });
+        let background = match &subject {
+            Some(subject) => depth::behind(&background, &subject.mask),
+            None => background,
+        };
+        Self { study, sky, cutout, background, subject }
+    }
+
+    fn found(&self, cut_out: bool, seen: &[Seen]) -> Found {
+        let subject = self.cutout.as_ref().map(|cutout| {
+            let mask = &cutout.mask;
+            let cells = (0..self.study.area()).filter(|&i| mask.data[i] > 0.5);
+            let (mut count, mut u, mut v) = (0.0f32, 0.0f32, 0.0f32);
+            for i in cells {
+                count += 1.0;
+                u += self.study.u(i % self.study.width);
+                v += self.study.v(i / self.study.width);
+            }
+            FoundSubject {
+                confidence: cutout.confidence,
+                cut_out,
+                area: count / self.study.area() as f32,
+                centre_x: u / count.max(1.0),
+                centre_y: v / count.max(1.0),
+                gates: cutout.gates,
+            }
+        });
+        let region =
+            |s: &Seen| FoundRegion { kind: s.kind.name(), confidence: s.confidence, area: s.mask.mean() };
+        Found { subject, regions: seen.iter().map(region).collect(), horizon: self.sky.horizon }
+    }
+}
+
+impl Regions {
+    /// Lays the masks onto half of the canvas and lets their edges follow the picture's: a mask that is only
+    /// nearly right makes skylines pop and boats wobble.
+    fn refined(canvas: &Canvas, half: &Planes, seen: Vec<Seen>, horizon: Option<f32>) -> Self {
+        const RADIUS: usize = 10;
+        const EPSILON: f32 = 3e-4;
+        let mut regions = Self { horizon, ..Self::default() };
+        let guide = (!seen.is_empty()).then(|| Guide::new(half, RADIUS, EPSILON));
+        for s in seen {
+            let laid = canvas.half(&s.mask);
+            let map = match &guide {
+                Some(guide) if s.kind.is_refined() => guide.filter(&laid).map(|v| ramp(v, 0.02, 0.98)),
+                _ => laid,
+            };
+            let place = match s.kind {
+                Kind::Sky => &mut regions.sky,
+                Kind::Water => &mut regions.water,
+                Kind::Stream => &mut regions.stream,
+                Kind::Vegetation => &mut regions.vegetation,
+                Kind::Lights => &mut regions.lights,
+                Kind::Hair => &mut regions.hair,
+                Kind::Cloth => &mut regions.cloth,
+                Kind::Fire => &mut regions.fire,
+            };
+            *place = Some(map);
+        }
+        regions
+    }
 }
 
 /// The fitted picture's ratio with the longer side at most [`ANALYSIS_SIDE_PX`].
