@@ -40,12 +40,13 @@ impl Canvas {
         let frame_width = (self.width_px - 2 * self.margin_x_px) as f32;
         let frame_height = (self.height_px - 2 * self.margin_y_px) as f32;
         let (sx, sy) = (map.width as f32 / frame_width, map.height as f32 / frame_height);
-        let centre = (step as f32 - 1.0) / 2.0 + 0.5;
-        Map::from_fn(self.width_px / step, self.height_px / step, |i, j| {
-            let x = (i * step) as f32 + centre - self.margin_x_px as f32;
-            let y = (j * step) as f32 + centre - self.margin_y_px as f32;
-            map.bilinear(x * sx - 0.5, y * sy - 0.5)
-        })
+        let places = |cells: usize, margin_px: usize, scale: f32| -> Vec<f32> {
+            let pixel = |i: usize| (i * step) as f32 + (step as f32 - 1.0) / 2.0 - margin_px as f32;
+            (0..cells).map(|i| (pixel(i) + 0.5) * scale - 0.5).collect()
+        };
+        let xs = places(self.width_px / step, self.margin_x_px, sx);
+        let ys = places(self.height_px / step, self.margin_y_px, sy);
+        map.sampled(&xs, &ys)
     }
 
     /// `[H, W, 3]`: the picture, mirrored into the margin.

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::graph_cut::{GridGraph, NEIGHBOURS};
 use super::map::{Map, percentile_of, ramp};
 use super::mixture::Mixture;
-use super::morphology::{Components, dilated, eroded, hull_area};
+use super::morphology::{Components, eroded, hull_area};
 use super::saliency::saliency;
 use super::study::Study;
 
@@ -66,7 +66,6 @@ pub(crate) struct Gates {
 
 const UNSURE_BELOW: f32 = 0.22;
 const LIKELY_ABOVE: f32 = 0.42;
-const AROUND_RADIUS: usize = 9;
 const ROUNDS: usize = 3;
 /// GrabCut's weight of smoothness against colour.
 const SMOOTHNESS: f32 = 50.0;
@@ -113,16 +112,13 @@ impl Trimap {
     fn of(prior: &Map) -> Option<Self> {
         let high = (prior.percentile(0.9, |_| true)? * 0.85).max(0.62);
         let sure = eroded(&prior.map(|v| f32::from(u8::from(v > high))), 2);
-        // Patches swallow thin ends: the cut may look for them around what is likely.
-        let around = dilated(&prior.map(|v| f32::from(u8::from(v > LIKELY_ABOVE))), AROUND_RADIUS);
         let labels: Vec<Label> = prior
             .data
             .iter()
             .zip(&sure.data)
-            .zip(&around.data)
-            .map(|((&p, &sure), &around)| match p {
+            .map(|(&p, &sure)| match p {
                 _ if sure > 0.5 => Label::Foreground,
-                p if p < UNSURE_BELOW && around < 0.5 => Label::Background,
+                p if p < UNSURE_BELOW => Label::Background,
                 p => Label::Unsure { likely: p > LIKELY_ABOVE },
             })
             .collect();
@@ -241,7 +237,7 @@ const FORWARD: [usize; 4] = [0, 2, 4, 6];
 fn cleaned(raw: &Map) -> Map {
     let (width, height) = (raw.width, raw.height);
     let area = (width * height) as f32;
-    let smooth = raw.blurred(1.0);
+    let smooth = raw.blurred(1.5);
     let parts = Components::of(width, height, |i| smooth.data[i] > 0.5);
     let largest = parts.sizes[1..].iter().copied().max().unwrap_or(0) as f32;
     let kept = parts.mask(width, |l| {
@@ -324,7 +320,7 @@ impl Gates {
         ramp(self.agreement, 0.66 - 0.10 * crisp, 0.74 - 0.08 * crisp)
             * ramp(self.solidity, 0.72 - 0.10 * crisp, 0.80 - 0.10 * crisp)
             * ramp(self.outlined, 0.48, 0.62)
-            * ramp(0.022 - self.faint, 0.0, 0.012)
+            * ramp(0.018 - self.faint, 0.0, 0.010)
             * ramp(0.75 - self.width, 0.0, 0.12)
             * ramp(self.area, 0.006, 0.018)
             * ramp(1.1 - self.touch, 0.0, 0.3)

@@ -117,9 +117,26 @@ impl Map {
         if (width, height) == (self.width, self.height) {
             return self.clone();
         }
-        let (sx, sy) = (self.width as f32 / width as f32, self.height as f32 / height as f32);
-        Self::from_fn(width, height, |x, y| {
-            self.bilinear((x as f32 + 0.5) * sx - 0.5, (y as f32 + 0.5) * sy - 0.5)
+        let places = |size: usize, of: usize| -> Vec<f32> {
+            (0..size).map(|i| (i as f32 + 0.5) * of as f32 / size as f32 - 0.5).collect()
+        };
+        self.sampled(&places(width, self.width), &places(height, self.height))
+    }
+
+    /// Bilinear values at every pair of places (in cell units), the border repeated beyond it.
+    pub(crate) fn sampled(&self, xs: &[f32], ys: &[f32]) -> Self {
+        let split = |place: f32, size: usize| {
+            let place = place.clamp(0.0, (size - 1) as f32);
+            (place as usize, (place as usize + 1).min(size - 1), place.fract())
+        };
+        let columns: Vec<(usize, usize, f32)> = xs.iter().map(|&x| split(x, self.width)).collect();
+        Self::from_rows(xs.len(), ys.len(), |j, out| {
+            let (y0, y1, fy) = split(ys[j], self.height);
+            let (top, low) = (self.row(y0), self.row(y1));
+            let between: Vec<f32> = top.iter().zip(low).map(|(t, l)| t + (l - t) * fy).collect();
+            for (o, &(x0, x1, fx)) in out.iter_mut().zip(&columns) {
+                *o = between[x0] + (between[x1] - between[x0]) * fx;
+            }
         })
     }
 

@@ -97,7 +97,8 @@ impl Foreground {
     pub(crate) const ONE: i16 = 64 * 255;
 }
 
-/// Where things are that can move, each 0..1 at 1/2 of the canvas: cell `(i, j)` is centred on pixel
+/// Where things are that can move; sky, water and stream belong to the background and go on behind the
+/// foreground. How sure each is stands in [`Found::regions`]. Each 0..1 at 1/2 of the canvas: cell `(i, j)` is centred on pixel
 /// `(2i + 0.5, 2j + 0.5)`. A region that was not found is None.
 #[derive(Debug, Default)]
 pub(crate) struct Regions {
@@ -172,7 +173,6 @@ pub(crate) fn analyze(picture: &Picture, monitor: &dyn Monitor) -> Result<Scene,
     let seen = regions::seen(&sight.study, &sight.sky, subject.filter(|_| parted.is_some()).map(|s| &s.mask));
     let found = sight.found(parted.is_some(), &seen);
     stage(4)?;
-    let regions = Regions::refined(&canvas, &half, seen, sight.sky.horizon);
     let (rgb, foreground) = match (parted, subject) {
         (Some(p), Some(subject)) => {
             let [x0_px, y0_px, x1_px, y1_px] = p.bounds;
@@ -181,6 +181,9 @@ pub(crate) fn analyze(picture: &Picture, monitor: &dyn Monitor) -> Result<Scene,
         }
         _ => (rgb, None),
     };
+    let behind = foreground.as_ref().map(|_| canvas.halved(&rgb));
+    let guides = Guides { picture: &half, behind: behind.as_ref() };
+    let regions = Regions::refined(&canvas, &guides, subject.map(|s| &s.mask), seen, sight.sky.horizon);
     stage(STAGES)?;
     let background = Background { rgb, disparity: canvas.quarter(&sight.background) };
     Ok(Scene { canvas, background, foreground, regions, found })
@@ -258,17 +261,40 @@ impl Sight {
     }
 }
 
+/// What the edges of masks follow, at half of the canvas.
+struct Guides<'a> {
+    picture: &'a Planes,
+    /// The filled background, where there is a subject.
+    behind: Option<&'a Planes>,
+}
+
 impl Regions {
     /// Lays the masks onto half of the canvas and lets their edges follow the picture's: a mask that is only
-    /// nearly right makes skylines pop and boats wobble.
-    fn refined(canvas: &Canvas, half: &Planes, seen: Vec<Seen>, horizon: Option<f32>) -> Self {
+    /// nearly right makes skylines pop and boats wobble. What lies behind the subject goes on behind it.
+    fn refined(
+        canvas: &Canvas,
+        guides: &Guides<'_>,
+        subject: Option<&Map>,
+        seen: Vec<Seen>,
+        horizon: Option<f32>,
+    ) -> Self {
         const RADIUS: usize = 10;
         const EPSILON: f32 = 3e-4;
         let mut regions = Self { horizon, ..Self::default() };
-        let guide = (!seen.is_empty()).then(|| Guide::new(half, RADIUS, EPSILON));
+        let guide = |planes, is_needed: bool| is_needed.then(|| Guide::new(planes, RADIUS, EPSILON));
+        let around = guides.behind.zip(subject).map(|(_, s)| morphology::dilated(s, 2).map(|v| 1.0 - v));
+        let goes_behind = |s: &Seen| around.is_some() && s.kind.lies_behind();
+        let front = guide(guides.picture, seen.iter().any(|s| !goes_behind(s)));
+        let back = guides.behind.and_then(|planes| guide(planes, seen.iter().any(goes_behind)));
         for s in seen {
-            let laid = canvas.half(&s.mask);
-            let map = match &guide {
+            let (mask, guide) = match &around {
+                Some(around) if s.kind.lies_behind() => {
+                    (pull_push::filled(&[&s.mask], around).remove(0), &back)
+                }
+                _ => (s.mask, &front),
+            };
+            let laid = canvas.half(&mask);
+            let map = match guide {
                 Some(guide) if s.kind.is_refined() => guide.filter(&laid).map(|v| ramp(v, 0.02, 0.98)),
                 _ => laid,
             };

@@ -56,6 +56,11 @@ impl Kind {
         }
     }
 
+    /// Whether it is never part of a subject.
+    pub(crate) fn lies_behind(self) -> bool {
+        matches!(self, Self::Sky | Self::Water | Self::Stream)
+    }
+
     /// Whether its edge follows the picture's; a light's glow does not.
     pub(crate) fn is_refined(self) -> bool {
         self != Self::Lights
