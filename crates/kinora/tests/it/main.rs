@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what helps a test fails like a test")]
 
 mod api;
+mod bad_input;
 mod cli;
 mod documents;
 mod process;
