@@ -315,10 +315,10 @@ impl Gates {
         if self.parts != 1 {
             return 0.0;
         }
-        // A perfect outline makes up for a vague prior and for an odd shape.
+        // A perfect outline makes up for a vague prior.
         let crisp = ramp(self.outlined, 0.88, 0.97) * ramp(0.02 - self.faint, 0.0, 0.015);
         ramp(self.agreement, 0.66 - 0.10 * crisp, 0.74 - 0.08 * crisp)
-            * ramp(self.solidity, 0.72 - 0.10 * crisp, 0.80 - 0.10 * crisp)
+            * ramp(self.solidity, 0.72, 0.80)
             * ramp(self.outlined, 0.48, 0.62)
             * ramp(0.018 - self.faint, 0.0, 0.010)
             * ramp(0.75 - self.width, 0.0, 0.12)

@@ -204,6 +204,7 @@ impl Looks {
             + if self.slope_ratio < 0.4 { 0.15 } else { 0.0 };
         let against = 0.5 * ramp(self.slope_ratio, 0.6, 0.9)
             + 0.5 * ramp(self.slope, 0.022, 0.03)
+            + 0.5 * other * ramp(self.slope, 0.015, 0.022)
             + 0.6 * ramp(self.yellow, 35.0, 55.0)
             + 0.4 * self.grey * ramp(-self.lighter, -15.0, -5.0)
             + 0.7 * self.grey * ramp(self.slope, 0.008, 0.013)

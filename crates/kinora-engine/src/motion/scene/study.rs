@@ -6,6 +6,9 @@ use super::color::{Planes, hsv, lab};
 use super::map::Map;
 use super::superpixels::Superpixels;
 
+/// Noise below this scale makes no patches.
+const PATCH_SMOOTHING_SIGMA: f32 = 0.8;
+
 /// See [`super::color`] for the units of colours.
 #[derive(Debug)]
 pub(crate) struct Study {
@@ -30,7 +33,7 @@ impl Study {
         let hsv = hsv(&rgb);
         let luma = rgb.luma();
         let sharpness = luma.zip(&luma.blurred(1.0), |fine, soft| (fine - soft).abs()).blurred(8.0);
-        let patches = Superpixels::of(&lab.each(|p| p.blurred(1.0)));
+        let patches = Superpixels::of(&lab.each(|p| p.blurred(PATCH_SMOOTHING_SIGMA)));
         let (slope_x, slope_y) = (sobel(&luma, true), sobel(&luma, false));
         Self { width, height, rgb, lab, hsv, slope_x, slope_y, sharpness, patches }
     }
