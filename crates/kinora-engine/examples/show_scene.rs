@@ -1,6 +1,9 @@
 //! Writes what the engine finds in pictures as one contact sheet: a row for each picture.
 //!
 //! `cargo run --release -p kinora-engine --example show_scene -- SHEET.png PICTURE...`
+//!
+//! Prints for each picture when the stages began, what was found, and the names of the views from left to right.
+//! `ROW_HEIGHT_PX` in the environment sets how tall a row is.
 
 use std::sync::Mutex;
 use std::time::Instant;
