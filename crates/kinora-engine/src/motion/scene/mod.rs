@@ -155,24 +155,23 @@ pub(crate) struct FoundRegion {
 ///
 /// Returns [`EngineError::Cancelled`] between stages once the monitor says so.
 pub(crate) fn analyze(picture: &Picture, monitor: &dyn Monitor) -> Result<Scene, EngineError> {
-    const STAGES: u32 = 5;
+    const STAGES: u32 = 4;
     let stage = |done: u32| {
         monitor.progress(Progress { stage: "scene", done, total: STAGES });
         if monitor.is_cancelled() { Err(EngineError::Cancelled) } else { Ok(()) }
     };
     stage(0)?;
     let canvas = Canvas::around(picture);
-    let sight = Sight::of(picture);
+    // Each has stretches that one core does alone.
+    let (sight, rgb) = rayon::join(|| Sight::of(picture), || canvas.outpainted(picture));
     stage(1)?;
-    let rgb = canvas.outpainted(picture);
-    stage(2)?;
     let half = canvas.halved(&rgb);
     let subject = sight.subject.as_ref();
     let parted = subject.and_then(|s| layers::parted(&canvas, &rgb, &half, &canvas.half(&s.mask)));
-    stage(3)?;
+    stage(2)?;
     let seen = regions::seen(&sight.study, &sight.sky, subject.filter(|_| parted.is_some()).map(|s| &s.mask));
     let found = sight.found(parted.is_some(), &seen);
-    stage(4)?;
+    stage(3)?;
     let (rgb, foreground) = match (parted, subject) {
         (Some(p), Some(subject)) => {
             let [x0_px, y0_px, x1_px, y1_px] = p.bounds;
