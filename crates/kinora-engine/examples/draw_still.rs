@@ -55,10 +55,10 @@ fn scene(x: f32, y: f32) -> Colour {
 fn distance(x: f32, y: f32) -> Colour {
     let ranges = [
         // Base height, roughness, noise scale, colour.
-        (0.60, 0.050, 9.0, [0.13, 0.19, 0.24]),
-        (0.575, 0.085, 5.0, [0.24, 0.29, 0.38]),
-        (0.53, 0.150, 3.1, [0.42, 0.42, 0.53]),
-        (0.50, 0.120, 2.0, [0.60, 0.54, 0.62]),
+        (0.60, 0.050, 9.0, [0.07, 0.13, 0.10]),
+        (0.575, 0.085, 5.0, [0.13, 0.20, 0.18]),
+        (0.53, 0.150, 3.1, [0.25, 0.28, 0.30]),
+        (0.50, 0.120, 2.0, [0.36, 0.37, 0.41]),
     ];
     for (layer, (base, rough, scale, colour)) in ranges.into_iter().enumerate() {
         let seed = 10 + layer as i32;
@@ -68,11 +68,10 @@ fn distance(x: f32, y: f32) -> Colour {
             let depth = ((y - ridge) / 0.16).min(1.0);
             // Light falls from the sun's side; snow and rock alternate on the far ranges.
             let rock = fbm(x * 26.0 + y * 19.0, y * 34.0 - x * 7.0, seed + 20, 5) - 0.5;
-            let snow = smooth(0.06, 0.0, y - ridge)
-                * smooth(-0.02, 0.12, rock)
-                * if layer >= 2 { 0.45 } else { 0.0 };
-            let haze = depth * 0.35 * (1.0 + layer as f32) / 3.0;
-            let lit = scale_colour(colour, 1.0 + 0.55 * rock);
+            let snow =
+                smooth(0.06, 0.0, y - ridge) * smooth(-0.02, 0.12, rock) * if layer >= 2 { 0.6 } else { 0.0 };
+            let haze = depth * 0.16 * (1.0 + layer as f32) / 3.0;
+            let lit = scale_colour(colour, 1.0 + 1.1 * rock);
             return mix(mix(lit, [0.95, 0.88, 0.86], snow), [0.93, 0.72, 0.60], haze);
         }
     }
@@ -109,10 +108,10 @@ fn lake(x: f32, y: f32) -> Colour {
     let bend = (ripple * 0.055 + fine * 0.02) * (0.25 + near);
     let mirrored = (2.0 * HORIZON - y + bend).clamp(0.0, HORIZON - 0.001);
     let reflected = distance(x + bend * 0.4, mirrored);
-    let deep = [0.10, 0.19, 0.28];
+    let deep = [0.06, 0.17, 0.20];
     let glint =
         smooth(0.16, 0.30, ripple + fine * 0.6) * (-((x - SUN.0) / (0.06 + 0.22 * near)).powi(2)).exp();
-    add(mix(reflected, deep, 0.22 + 0.35 * near), scale_colour([1.0, 0.78, 0.50], 0.55 * glint))
+    add(mix(reflected, deep, 0.50 + 0.25 * near), scale_colour([1.0, 0.78, 0.50], 0.55 * glint))
 }
 
 /// The rock that the lighthouse stands on.
@@ -126,7 +125,8 @@ fn headland(x: f32, y: f32) -> Option<Colour> {
     let rock = fbm(x * 22.0, y * 15.0 + x * 5.0, 42, 5);
     let crack = smooth(0.035, 0.0, (fbm(x * 9.0 + 0.5 * rock, y * 20.0, 43, 4) - 0.5).abs());
     let grass = smooth(0.050, 0.012, under + 0.03 * (rock - 0.5));
-    let stone = scale_colour(mix([0.42, 0.37, 0.34], [0.20, 0.19, 0.21], rock), 1.15 - 0.45 * crack);
+    let grit = 0.75 + 0.5 * fbm(x * 95.0, y * 95.0, 45, 3);
+    let stone = scale_colour(mix([0.42, 0.37, 0.34], [0.20, 0.19, 0.21], rock), (1.15 - 0.45 * crack) * grit);
     let turf = mix([0.23, 0.33, 0.13], [0.50, 0.52, 0.20], fbm(x * 60.0, y * 22.0, 44, 3));
     Some(scale_colour(mix(stone, turf, grass), 1.0 - smooth(0.0, 0.30, under) * 0.45))
 }
@@ -162,7 +162,7 @@ fn tower(x: f32, y: f32) -> Option<Colour> {
         let half = 0.040 + 0.026 * (y - gallery) / (base - gallery);
         if off.abs() < half {
             let band = ((y - gallery) / (base - gallery) * 5.0) as i32 % 2 == 1;
-            let wall = if band { [0.74, 0.20, 0.16] } else { [0.95, 0.92, 0.86] };
+            let wall = if band { [0.74, 0.20, 0.16] } else { [0.33, 0.30, 0.31] };
             let plaster = 0.94 + 0.12 * fbm(x * 60.0, y * 26.0, 61, 4);
             let window = off.abs() < 0.008 && ((y - gallery) * 9.0).fract() < 0.22 && y > gallery + 0.05;
             let colour = if window { [0.10, 0.11, 0.15] } else { scale_colour(wall, plaster * light(half)) };

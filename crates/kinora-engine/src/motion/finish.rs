@@ -56,14 +56,19 @@ impl FrameFinish<'_> {
     /// Rounds row `y` (0..255 per channel, the fourth ignored) into `rgb`.
     pub(crate) fn row(&self, y: usize, pixels: &[[f32; 4]], rgb: &mut [u8]) {
         let grain = &self.tile[(y + self.offset.1) % TILE_PX * TILE_PX..][..TILE_PX];
-        let (tail, head) = grain.split_at(self.offset.0);
-        let grain = head.iter().chain(tail).cycle();
-        for ((pixel, rgb), grain) in pixels.iter().zip(rgb.as_chunks_mut::<3>().0).zip(grain) {
-            let [r, g, b, _] = *pixel;
-            // Film grain shows least in the highlights.
-            let luma = (0.299 * r + 0.587 * g + 0.114 * b) * (1.0 / 255.0);
-            let noise = grain * self.levels * (1.15 - luma.clamp(0.0, 1.0)) + 0.5;
-            *rgb = [(r + noise) as u8, (g + noise) as u8, (b + noise) as u8];
+        let rgb = rgb.as_chunks_mut::<3>().0;
+        let (mut done, mut from) = (0, self.offset.0);
+        while done < pixels.len() {
+            let run = (TILE_PX - from).min(pixels.len() - done);
+            let row = pixels[done..done + run].iter().zip(&mut rgb[done..done + run]);
+            for ((pixel, rgb), grain) in row.zip(&grain[from..from + run]) {
+                let [r, g, b, _] = *pixel;
+                // Film grain shows least in the highlights.
+                let luma = (0.299 * r + 0.587 * g + 0.114 * b) * (1.0 / 255.0);
+                let noise = grain * self.levels * (1.15 - luma.clamp(0.0, 1.0)) + 0.5;
+                *rgb = [(r + noise) as u8, (g + noise) as u8, (b + noise) as u8];
+            }
+            (done, from) = (done + run, 0);
         }
     }
 }

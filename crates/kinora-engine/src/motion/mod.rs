@@ -7,10 +7,16 @@
 //! Not here: poses, expressions, new things. What this engine shows was in the picture or is drawn weather.
 
 mod camera;
+#[cfg(test)]
+mod checks;
+mod fields;
 mod finish;
+mod overlays;
 mod prompt;
 mod render;
 mod scene;
+#[cfg(test)]
+mod stage;
 
 use std::time::Instant;
 
@@ -21,10 +27,7 @@ use crate::{
     ClipFormat, Engine, EngineError, FrameSink, GenerateSpec, Generated, Monitor, Picture, Progress,
     StageTime,
 };
-use render::Renderer;
-
-/// Frames per second of every clip.
-const FPS: u32 = 24;
+use render::{FPS, Renderer};
 
 /// Animates a still picture in 2.5 D.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,7 +46,7 @@ impl MotionEngine {
     ) -> Result<serde_json::Value, EngineError> {
         let plan = prompt::plan(spec);
         let scene = scene::analyze(&scene::fit(picture), monitor)?;
-        Ok(explanation(&plan, &scene.found))
+        Ok(explanation(&plan, &scene))
     }
 }
 
@@ -75,7 +78,7 @@ impl Engine for MotionEngine {
         let fitted = scene::fit(picture);
         stages.ended("fit");
         let scene = scene::analyze(&fitted, monitor)?;
-        let explanation = explanation(&plan, &scene.found);
+        let explanation = explanation(&plan, &scene);
         stages.ended("analyze");
         let renderer = Renderer::new(scene, &plan, format.frames_count as usize);
         stages.ended("prepare");
@@ -94,8 +97,13 @@ impl Engine for MotionEngine {
     }
 }
 
-fn explanation(plan: &prompt::Plan, found: &scene::Found) -> serde_json::Value {
-    serde_json::json!({ "engine": "motion", "plan": plan, "picture": found })
+fn explanation(plan: &prompt::Plan, scene: &scene::Scene) -> serde_json::Value {
+    serde_json::json!({
+        "engine": "motion",
+        "plan": plan,
+        "picture": scene.found,
+        "without_a_place_in_the_picture": fields::without_place(plan, &scene.regions),
+    })
 }
 
 /// Measures where the time goes. Wall times are reported, never computed with.

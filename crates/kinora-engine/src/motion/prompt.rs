@@ -10,9 +10,7 @@ mod phrases;
 mod plan;
 mod tokens;
 
-#[cfg(test)]
-pub(crate) use lexicon::Effect;
-pub(crate) use lexicon::Move;
+pub(crate) use lexicon::{Effect, Move};
 pub(crate) use plan::{CameraMove, Plan};
 
 use crate::GenerateSpec;

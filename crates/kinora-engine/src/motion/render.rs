@@ -3,6 +3,7 @@
 //! Always true: the frame at rest is the fitted picture bit for bit; a frame is a function of its index alone,
 //! rows are computed apart, so neither order nor number of threads can show.
 
+mod compose;
 mod fetch;
 #[cfg(target_arch = "x86_64")]
 mod fetch_x86;
@@ -12,60 +13,44 @@ mod texture;
 use rayon::prelude::*;
 
 use super::camera::{CameraPath, Pose};
-use super::finish::{Finish, FrameFinish};
+use super::fields::{Fields, Flow, FlowMoment, Moment};
+use super::finish::Finish;
+use super::overlays::{Overlays, Seen};
 use super::prompt::Plan;
-use super::scene::{Canvas, Foreground, Map, Scene};
-use fetch::{Row, Texel};
-pub(crate) use solve::{Frame, View, nearness};
-use solve::{Grid, Layer};
-use texture::Texture;
+use super::scene::{Canvas, Map, Scene};
+use compose::{Cutout, Scratch};
+use solve::Layer;
+pub(crate) use solve::{Frame, Grid, View, nearness};
+pub(crate) use texture::Texture;
 
+/// Frames per second of every clip.
+pub(crate) const FPS: u32 = 24;
 /// Rows that one thread computes at a time.
-const BAND_ROWS: usize = 8;
+pub(crate) const BAND_ROWS: usize = 8;
 /// The fetch's sharpness at rest, and how much sharper it gets as the view magnifies: enlarging softens.
 const SHARPNESS: f32 = -0.6;
 const SHARPNESS_PER_MAGNIFICATION: f32 = -1.2;
 const SHARPEST: f32 = -0.85;
+/// Movement in pixels a frame above which the shutter shows, and the distance between its samples.
+const BLUR_FROM_PX: f32 = 5.0;
+const BLUR_STEP_PX: f32 = 2.0;
+const BLUR_SAMPLES_MAX: usize = 6;
+/// Share of a frame's time that the shutter is open: the film standard of 180 degrees.
+const SHUTTER: f32 = 0.5;
 
 /// Renders the frames of one clip.
 #[derive(Debug)]
 pub(crate) struct Renderer {
     frame: Frame,
+    /// Colour, and in the fourth channel where anything flows.
     background: Texture<u8>,
     background_disparity: Map,
     cutout: Option<Cutout>,
     path: CameraPath,
+    fields: Fields,
+    overlays: Overlays,
     finish: Finish,
-}
-
-/// The foreground, cropped to where it is.
-#[derive(Debug)]
-struct Cutout {
-    texture: Texture<i16>,
-    disparity: Map,
-    /// Canvas position of the texture's first pixel.
-    x0_px: f32,
-    y0_px: f32,
-    width_px: f32,
-    height_px: f32,
-}
-
-/// Buffers of one thread.
-#[derive(Debug)]
-struct Scratch {
-    x: Vec<f32>,
-    y: Vec<f32>,
-    cells: Vec<f32>,
-    pixels: Vec<[f32; 4]>,
-    front: Vec<[f32; 4]>,
-}
-
-impl Scratch {
-    fn new(width_px: usize) -> Self {
-        let floats = || vec![0.0; width_px];
-        let pixels = || vec![[0.0; 4]; width_px];
-        Self { x: floats(), y: floats(), cells: Vec::new(), pixels: pixels(), front: pixels() }
-    }
+    motion_blur: bool,
 }
 
 impl Frame {
@@ -79,16 +64,47 @@ impl Frame {
     }
 }
 
+/// One instant of the clip, solved: what rows are composed from.
+struct Instant<'a> {
+    back: Grid,
+    front: Option<Grid>,
+    flows: Vec<(&'a Flow, FlowMoment)>,
+    planes: Planes,
+    sharpness: f32,
+    seen: Seen,
+}
+
+/// Where the background grid keeps what else was sampled at the source.
+#[derive(Debug, Clone, Copy, Default)]
+struct Planes {
+    shade: Option<usize>,
+    disparity: Option<usize>,
+    /// First plane of each flow: mask, past dx, past dy, then future dx, dy where there is a future.
+    flows: [usize; Planes::FLOWS_MAX],
+}
+
+impl Planes {
+    /// Kinds of flow that exist: clouds, stream, lake, fire.
+    const FLOWS_MAX: usize = 4;
+}
+
 impl Renderer {
     /// Readies `scene` for `frames_count` frames of `plan`.
     pub(crate) fn new(scene: Scene, plan: &Plan, frames_count: usize) -> Self {
         let frame = Frame::of(&scene.canvas);
         let path = CameraPath::new(plan, &scene, &frame, frames_count);
+        let fields = Fields::new(plan, &scene, &frame, frames_count);
+        let overlays = Overlays::new(plan, &scene, &frame);
         let width = scene.canvas.width_px;
         let rgb = scene.background.rgb.as_chunks::<3>().0;
+        let flowing = |x: usize, y: usize| {
+            fields
+                .flow_mask()
+                .map_or(0.0, |mask| mask.bilinear((x as f32 - 0.5) / 2.0, (y as f32 - 0.5) / 2.0))
+        };
         let background = Texture::from_fn(width, scene.canvas.height_px, |x, y| {
             let [r, g, b] = rgb[y * width + x];
-            [r, g, b, 255]
+            [r, g, b, (255.0 * flowing(x, y) + 0.5) as u8]
         });
         let cutout = scene.foreground.map(|foreground| Cutout::new(foreground, &scene.canvas));
         Self {
@@ -97,115 +113,107 @@ impl Renderer {
             background_disparity: scene.background.disparity,
             cutout,
             path,
+            fields,
+            overlays,
             finish: Finish::new(plan.seed, plan.grain),
+            motion_blur: plan.motion_blur,
         }
     }
 
     /// Renders frame `index` into `rgb`, `[H, W, 3]`.
     pub(crate) fn frame(&self, index: usize, rgb: &mut [u8]) {
-        let pose = self.path.at(index as f32);
-        let view = View::new(&pose, self.frame.width_px);
-        let plain = |disparity| Layer { disparity, movement: None, extra: &[] };
-        let back = Grid::solve(&self.frame, &view, &plain(&self.background_disparity));
-        let front =
-            self.cutout.as_ref().map(|cutout| Grid::solve(&self.frame, &view, &plain(&cutout.disparity)));
-        let instant = Instant { back, front, sharpness: sharpness(&pose), finish: self.finish.frame(index) };
+        let instants = self.instants(index);
+        let share = 1.0 / instants.len() as f32;
+        let finish = self.finish.frame(index);
         let row_bytes = self.frame.width_px * 3;
         rgb.par_chunks_mut(row_bytes * BAND_ROWS).enumerate().for_each_init(
             || Scratch::new(self.frame.width_px),
             |scratch, (band, rgb)| {
                 for (row, rgb) in rgb.chunks_exact_mut(row_bytes).enumerate() {
                     let y = band * BAND_ROWS + row;
-                    self.compose(y, &instant, scratch);
-                    instant.finish.row(y, &scratch.pixels, rgb);
+                    if let [instant] = instants.as_slice() {
+                        self.compose(y, instant, scratch);
+                        finish.row(y, &scratch.pixels, rgb);
+                        continue;
+                    }
+                    scratch.exposed.fill([0.0; 4]);
+                    for instant in &instants {
+                        self.compose(y, instant, scratch);
+                        scratch.expose(share);
+                    }
+                    finish.row(y, &scratch.exposed, rgb);
                 }
             },
         );
     }
 
-    /// Composes row `y` into `scratch.pixels`.
-    fn compose(&self, y: usize, instant: &Instant<'_>, scratch: &mut Scratch) {
-        self.place(y, &instant.back, scratch);
-        let at = Row { x: &scratch.x, y: &scratch.y, sharpness: instant.sharpness };
-        u8::fetch(&self.background, at, &mut scratch.pixels);
-        if let (Some(cutout), Some(grid)) = (&self.cutout, &instant.front) {
-            self.place(y, grid, scratch);
-            cutout.over(instant.sharpness, scratch);
-        }
-    }
-
-    /// Puts the canvas coordinates of row `y` into `scratch.x` and `scratch.y`.
-    fn place(&self, y: usize, grid: &Grid, scratch: &mut Scratch) {
-        grid.row(Grid::DX, y, &mut scratch.cells, &mut scratch.x);
-        grid.row(Grid::DY, y, &mut scratch.cells, &mut scratch.y);
-        let left = self.frame.margin_x_px;
-        scratch.x.iter_mut().enumerate().for_each(|(x, at)| *at += (x + left) as f32);
-        let y = (y + self.frame.margin_y_px) as f32;
-        scratch.y.iter_mut().for_each(|at| *at += y);
-    }
-}
-
-/// What the rows of one frame share.
-struct Instant<'a> {
-    back: Grid,
-    front: Option<Grid>,
-    sharpness: f32,
-    finish: FrameFinish<'a>,
-}
-
-impl Cutout {
-    /// Transparent pixels kept around the foreground, so that its rim is transparent too.
-    const BORDER_PX: usize = 2;
-
-    fn new(foreground: Foreground, canvas: &Canvas) -> Self {
-        let border = Self::BORDER_PX;
-        let (x0, y0) =
-            (foreground.x0_px as isize - border as isize, foreground.y0_px as isize - border as isize);
-        let width = foreground.x1_px - foreground.x0_px + 2 * border;
-        let height = foreground.y1_px - foreground.y0_px + 2 * border;
-        let rgba = foreground.rgba.as_chunks::<4>().0;
-        let texture = Texture::from_fn(width, height, |x, y| {
-            let (x, y) = (x as isize + x0, y as isize + y0);
-            let inside =
-                x >= 0 && y >= 0 && (x as usize) < canvas.width_px && (y as usize) < canvas.height_px;
-            if inside { rgba[y as usize * canvas.width_px + x as usize] } else { [0; 4] }
-        });
-        Self {
-            texture,
-            disparity: foreground.disparity,
-            x0_px: x0 as f32,
-            y0_px: y0 as f32,
-            width_px: width as f32,
-            height_px: height as f32,
-        }
-    }
-
-    /// Composes the foreground at `scratch`'s coordinates over `scratch.pixels`, touching only where it is.
-    fn over(&self, sharpness: f32, scratch: &mut Scratch) {
-        for x in &mut scratch.x {
-            *x -= self.x0_px;
-        }
-        for y in &mut scratch.y {
-            *y -= self.y0_px;
-        }
-        let hits = |k: &usize| {
-            let (x, y) = (scratch.x[*k], scratch.y[*k]);
-            x > -1.0 && x < self.width_px && y > -1.0 && y < self.height_px
+    /// The instants that a frame shows: one, or several through the open shutter of a fast move.
+    fn instants(&self, index: usize) -> Vec<Instant<'_>> {
+        let time = index as f32;
+        let (pose, next) = (self.path.at(time), self.path.at(time + SHUTTER));
+        let travel_px = travel(&pose, &next) * self.frame.width_px as f32;
+        let samples = if index == 0 || !self.motion_blur || travel_px < BLUR_FROM_PX * SHUTTER {
+            1
+        } else {
+            ((travel_px / BLUR_STEP_PX) as usize + 1).clamp(2, BLUR_SAMPLES_MAX)
         };
-        let width = scratch.x.len();
-        let Some(first) = (0..width).find(hits) else { return };
-        let end = (0..width).rev().find(hits).map_or(first, |last| last + 1);
-        let at = Row { x: &scratch.x[first..end], y: &scratch.y[first..end], sharpness };
-        let front = &mut scratch.front[first..end];
-        i16::fetch(&self.texture, at, front);
-        let (colour, alpha) = (255.0 / f32::from(Foreground::ONE), 1.0 / f32::from(Foreground::ONE));
-        for (pixel, over) in scratch.pixels[first..end].iter_mut().zip(front) {
-            let through = 1.0 - (over[3] * alpha).clamp(0.0, 1.0);
-            for c in 0..3 {
-                pixel[c] = (over[c] * colour + pixel[c] * through).clamp(0.0, 255.0);
+        (0..samples).map(|k| self.instant(time + SHUTTER * k as f32 / samples as f32)).collect()
+    }
+
+    fn instant(&self, time: f32) -> Instant<'_> {
+        let pose = self.path.at(time);
+        let t_s = time / FPS as f32;
+        let view = View::new(&pose, self.frame.width_px);
+        let moment = self.fields.at(t_s);
+        let flows: Vec<_> =
+            self.fields.flows().iter().filter_map(|flow| Some((flow, flow.at(time, FPS as f32)?))).collect();
+        let seen = self.overlays.at(t_s, &pose);
+        let (extra, planes) = self.sampled(moment.as_ref(), &flows, seen.needs_depth());
+        let movement = moment.as_ref().map(|moment| (&moment.dx, &moment.dy));
+        let back = Layer { disparity: &self.background_disparity, movement, extra: &extra };
+        let front = self.cutout.as_ref().map(|cutout| {
+            let own = moment.as_ref().and_then(|moment| moment.front.as_ref()).map(|(x, y)| (x, y));
+            let shade: Vec<&Map> = moment.iter().map(|moment| &moment.shade).collect();
+            let layer = Layer { disparity: &cutout.disparity, movement: own.or(movement), extra: &shade };
+            Grid::solve(&self.frame, &view, &layer)
+        });
+        let back = Grid::solve(&self.frame, &view, &back);
+        Instant { back, front, flows, planes, sharpness: sharpness(&pose), seen }
+    }
+
+    /// What the background's solve samples at each source besides the movement, and where it will be.
+    fn sampled<'a>(
+        &'a self,
+        moment: Option<&'a Moment>,
+        flows: &'a [(&Flow, FlowMoment)],
+        depth: bool,
+    ) -> (Vec<&'a Map>, Planes) {
+        let mut extra: Vec<&Map> = Vec::new();
+        let mut planes = Planes::default();
+        if let Some(moment) = moment {
+            planes.shade = Some(Grid::EXTRA + extra.len());
+            extra.push(&moment.shade);
+        }
+        if depth {
+            planes.disparity = Some(Grid::EXTRA + extra.len());
+            extra.push(&self.background_disparity);
+        }
+        for (k, (flow, moment)) in flows.iter().enumerate() {
+            planes.flows[k] = Grid::EXTRA + extra.len();
+            extra.extend([&flow.mask, &moment.past.0, &moment.past.1]);
+            if let Some((x, y)) = &moment.future {
+                extra.extend([x, y]);
             }
         }
+        (extra, planes)
     }
+}
+
+/// About how far the view of a near thing at the frame's edge goes between two poses, in frame widths.
+fn travel(a: &Pose, b: &Pose) -> f32 {
+    let side = (b.tx - a.tx + b.px - a.px).hypot(b.ty - a.ty + b.py - a.py);
+    let scale = |pose: &Pose| (1.0 - 0.6 * pose.tz) / (pose.cover * (1.0 + pose.zoom));
+    side + 0.5 * ((scale(b) - scale(a)).abs() + (b.roll - a.roll).abs())
 }
 
 /// The fetch's sharpness for a pose: more where the view magnifies.

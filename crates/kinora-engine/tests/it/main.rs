@@ -2,3 +2,4 @@
 
 mod clip;
 mod motion_contract;
+mod motion_docs;

@@ -72,6 +72,7 @@ impl View {
     }
 
     /// The layer's place seen at an output place, both in pixels around the frame's centre.
+    #[inline]
     pub(crate) fn source(&self, x: f32, y: f32, disparity_at: impl Fn(f32, f32) -> f32) -> (f32, f32) {
         let seen = (self.cos * x + self.sin * y + self.aim.0, self.cos * y - self.sin * x + self.aim.1);
         let mut at = seen;
@@ -132,6 +133,18 @@ impl Grid {
         Self { columns, rows, planes }
     }
 
+    /// One plane (the first) from its value at each cell's place in the output, in pixels; rows in parallel.
+    pub(crate) fn from_fn(frame: &Frame, value: impl Fn(f32, f32) -> f32 + Sync) -> Self {
+        let (columns, rows) = (frame.width_px / PITCH_PX + 2, frame.height_px / PITCH_PX + 2);
+        let mut plane = vec![0.0f32; columns * rows];
+        plane.par_chunks_exact_mut(columns).enumerate().for_each(|(row, cells)| {
+            for (column, cell) in cells.iter_mut().enumerate() {
+                *cell = value(place(column), place(row));
+            }
+        });
+        Self { columns, rows, planes: vec![plane] }
+    }
+
     /// Interpolates a plane along output row `y` into `out`, which is as wide as the frame.
     pub(crate) fn row(&self, plane: usize, y: usize, scratch: &mut Vec<f32>, out: &mut [f32]) {
         let (top, weight) = cell_of(y);
@@ -159,27 +172,65 @@ fn cell_of(y: usize) -> (usize, f32) {
     (at as usize, at.fract())
 }
 
+/// Output pixel at the centre of a grid cell, along either axis.
+fn place(cell: usize) -> f32 {
+    (cell * PITCH_PX) as f32 - PITCH_PX as f32 + 1.5
+}
+
 fn solve_row(frame: &Frame, view: &View, layer: &Layer<'_>, row: usize, out: &mut [f32]) {
     let columns = frame.width_px / PITCH_PX + 2;
     let (cx, cy) = frame.centre();
-    let place = |cell: usize| (cell * PITCH_PX) as f32 - PITCH_PX as f32 + 1.5;
     let y = place(row) - cy;
     let (dx, rest) = out.split_at_mut(columns);
     let (dy, extra) = rest.split_at_mut(columns);
+    let spot = |x: f32, y: f32| {
+        let (u, v) = frame.quarter(x, y);
+        Spot::new(layer.disparity, u, v)
+    };
     for column in 0..columns {
         let x = place(column) - cx;
-        let (qx, qy) = view.source(x, y, |x, y| {
-            let (u, v) = frame.quarter(x, y);
-            layer.disparity.bilinear(u, v)
-        });
-        let (u, v) = frame.quarter(qx, qy);
+        let (qx, qy) = view.source(x, y, |x, y| spot(x, y).of(layer.disparity));
+        let spot = spot(qx, qy);
         (dx[column], dy[column]) = (qx - x, qy - y);
         if let Some((move_x, move_y)) = layer.movement {
-            dx[column] += move_x.bilinear(u, v);
-            dy[column] += move_y.bilinear(u, v);
+            dx[column] += spot.of(move_x);
+            dy[column] += spot.of(move_y);
         }
         for (map, out) in layer.extra.iter().zip(extra.chunks_exact_mut(columns)) {
-            out[column] = map.bilinear(u, v);
+            out[column] = spot.of(map);
         }
+    }
+}
+
+/// A place between cells, found once for all maps of a size. Beyond the rim the rim's value holds.
+#[derive(Debug, Clone, Copy)]
+struct Spot {
+    first: usize,
+    right: usize,
+    down: usize,
+    u: f32,
+    v: f32,
+}
+
+impl Spot {
+    #[inline(always)]
+    fn new(map: &Map, u: f32, v: f32) -> Self {
+        let (u, v) = (u.max(0.0).min((map.width - 1) as f32), v.max(0.0).min((map.height - 1) as f32));
+        let (x, y) = (u as usize, v as usize);
+        Self {
+            first: y * map.width + x,
+            right: usize::from(x + 1 < map.width),
+            down: if y + 1 < map.height { map.width } else { 0 },
+            u: u - x as f32,
+            v: v - y as f32,
+        }
+    }
+
+    #[inline(always)]
+    fn of(&self, map: &Map) -> f32 {
+        let at = |k: usize| map.data[self.first + k];
+        let top = at(0) + (at(self.right) - at(0)) * self.u;
+        let bottom = at(self.down) + (at(self.down + self.right) - at(self.down)) * self.u;
+        top + (bottom - top) * self.v
     }
 }
