@@ -104,15 +104,15 @@ pub async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<RequestList>, ApiError> {
     let Query(query) = query.map_err(|e| FieldError::new("query", e.body_text()))?;
-    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let model = given(query.model_id).or(given(query.model));
+    let named = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let model = named(query.model_id).or(named(query.model));
     let filter = JobFilter {
         org_id: caller.org_id,
         // A model that is not served has no requests.
         model: model.map(|name| models::canonical(&name).map_or(name, str::to_owned)),
-        status: given(query.status).map(|text| parse_status(&text)).transpose()?,
-        limit: given(query.limit).map_or(Ok(LIST_LIMIT_DEFAULT), |text| parse_limit(&text))?,
-        offset: given(query.offset).map_or(Ok(0), |text| parse_offset(&text))?,
+        status: query.status.map(|text| parse_status(&text)).transpose()?,
+        limit: query.limit.map_or(Ok(LIST_LIMIT_DEFAULT), |text| parse_limit(&text))?,
+        offset: query.offset.map_or(Ok(0), |text| parse_offset(&text))?,
     };
     let page = state.intake.store.list(&filter).await?;
     let requests = page.jobs.iter().map(|job| record(&state, &origin, job)).collect();
