@@ -16,6 +16,8 @@ from support.client import BASES
 
 HERE = Path(__file__).parent
 FUZZING_S = 60
+# The same cases at every run: a finding stays until it is mended. Try others with KINORA_FUZZ_SEED.
+SEED = os.environ.get("KINORA_FUZZ_SEED", "1")
 LIMIT_S = 280
 
 
@@ -46,7 +48,7 @@ def test_the_document_covers_every_operation(fuzzed: Service) -> None:
 
 def test_nothing_is_found(fuzzed: Service, tmp_path: Path) -> None:
     command = [Path(sys.executable).parent / "schemathesis", "--config-file", HERE / "schemathesis.toml", "--no-color"]
-    command += ["run", f"{fuzzed.server.url}/openapi.json", "--max-time", FUZZING_S]
+    command += ["run", f"{fuzzed.server.url}/openapi.json", "--max-time", FUZZING_S, "--seed", SEED]
     environment = {**os.environ, "KINORA_TEST_KEY": fuzzed.ada_key}
     done = subprocess.run(
         list(map(str, command)), env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S
