@@ -14,23 +14,23 @@ use super::yuv::YuvFrame;
 use super::{ClipError, ClipInfo, ClipMetadata, ClipWriter};
 
 /// NASA's portrait of Eileen Collins, public domain.
-const PHOTO: &[u8] = include_bytes!("../../tests/data/photo.jpg");
+const STILL: &[u8] = include_bytes!("../../../../examples/still.jpg");
 
-/// A slow push in on a photo, as an engine would make it.
-fn moving_photo(photo: &RgbImage, format: ClipFormat) -> Vec<Vec<u8>> {
+/// A slow push in on a still, as an engine would make it.
+fn moving_still(still: &RgbImage, format: ClipFormat) -> Vec<Vec<u8>> {
     let (width_px, height_px) = (format.width_px as f32, format.height_px as f32);
-    let cover = (photo.width() as f32 / width_px).min(photo.height() as f32 / height_px);
+    let cover = (still.width() as f32 / width_px).min(still.height() as f32 / height_px);
     let frame_at = |index: u32| {
         let scale = cover * (1.0 - 0.2 * index as f32 / format.frames_count as f32);
         let (left, top) = (
-            (photo.width() as f32 - width_px * scale) / 2.0,
-            (photo.height() as f32 - height_px * scale) / 2.0,
+            (still.width() as f32 - width_px * scale) / 2.0,
+            (still.height() as f32 - height_px * scale) / 2.0,
         );
         let sample = |x: u32, y: u32| {
             let (x, y) = (left + (x as f32 + 0.5) * scale - 0.5, top + (y as f32 + 0.5) * scale - 0.5);
             let (x, y) =
-                (x.clamp(0.0, photo.width() as f32 - 1.0), y.clamp(0.0, photo.height() as f32 - 1.0));
-            image::imageops::interpolate_bilinear(photo, x, y).expect("inside of the photo").0
+                (x.clamp(0.0, still.width() as f32 - 1.0), y.clamp(0.0, still.height() as f32 - 1.0));
+            image::imageops::interpolate_bilinear(still, x, y).expect("inside of the still").0
         };
         (0..format.height_px).flat_map(|y| (0..format.width_px).flat_map(move |x| sample(x, y))).collect()
     };
@@ -121,8 +121,8 @@ fn format(width_px: u32, height_px: u32, frames_count: u32) -> ClipFormat {
     ClipFormat { width_px, height_px, fps: 24, frames_count }
 }
 
-fn photo() -> RgbImage {
-    image::load_from_memory(PHOTO).unwrap().to_rgb8()
+fn still() -> RgbImage {
+    image::load_from_memory(STILL).unwrap().to_rgb8()
 }
 
 /// Names of a file's boxes at the top, in order.
@@ -142,9 +142,9 @@ fn top_boxes(file: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn a_moving_photo_stays_clean_from_the_first_frame() {
+fn a_moving_still_stays_clean_from_the_first_frame() {
     let format = format(384, 288, 60);
-    let frames = moving_photo(&photo(), format);
+    let frames = moving_still(&still(), format);
     let (info, file) = encode(&frames, format);
     assert_eq!(info, ClipInfo { format, duration_ms: 2500, size_bytes: file.len() as u64 });
 
@@ -164,7 +164,7 @@ fn a_moving_photo_stays_clean_from_the_first_frame() {
 #[test]
 fn the_file_starts_to_play_before_it_is_whole_and_says_what_it_is() {
     let format = format(320, 240, 50);
-    let (_, file) = encode(&moving_photo(&photo(), format), format);
+    let (_, file) = encode(&moving_still(&still(), format), format);
     assert_eq!(top_boxes(&file), ["ftyp", "moov", "free", "mdat"]);
 
     let played = demux(&file);
@@ -196,7 +196,7 @@ fn the_stream_itself_is_tagged_bt709_limited() {
 #[test]
 fn the_same_frames_give_the_same_bytes() {
     let format = format(160, 96, 30);
-    let frames = moving_photo(&photo(), format);
+    let frames = moving_still(&still(), format);
     assert_eq!(encode(&frames, format).1, encode(&frames, format).1);
 }
 

@@ -10,6 +10,8 @@ use crate::intake::IntakeError;
 use crate::jobs::{Refused, Status, StoreError, SubmitError};
 use crate::submission::FieldError;
 
+/// What of a caller's own words is said back.
+const ECHOED_CHARS_MAX: usize = 100;
 /// How long a caller who met a full queue should wait.
 const QUEUE_RETRY_S: u32 = 10;
 const STORE_RETRY_S: u32 = 2;
@@ -56,6 +58,14 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    pub fn no_such_model(name: &str) -> Self {
+        Self::NoSuchModel(shortened(name))
+    }
+
+    pub fn no_such_request(id: &str) -> Self {
+        Self::NoSuchRequest(shortened(id))
+    }
+
     /// Status and stable code.
     pub fn code(&self) -> (StatusCode, &'static str) {
         match self {
@@ -95,6 +105,13 @@ impl ApiError {
             Self::NoSuchModel(_) => Some("model"),
             _ => None,
         }
+    }
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(ECHOED_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

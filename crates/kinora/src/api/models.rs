@@ -28,7 +28,7 @@ pub async fn get(
 ) -> Result<Json<ModelBody>, ApiError> {
     match models::canonical(&model_id) {
         Some(_) => Ok(Json(model_body(&state, &caller))),
-        None => Err(ApiError::NoSuchModel(model_id)),
+        None => Err(ApiError::no_such_model(&model_id)),
     }
 }
 

@@ -41,7 +41,7 @@ pub async fn submit(
     body: JsonObject,
 ) -> Result<Json<Accepted>, ApiError> {
     let name = body.string("model")?;
-    let model = models::canonical(name).ok_or_else(|| ApiError::NoSuchModel(name.to_owned()))?;
+    let model = models::canonical(name).ok_or_else(|| ApiError::no_such_model(name))?;
     let submission = parse_payload(body.0.get("payload"))?;
     let payload = Value::Object(submission.to_payload()).to_string();
     let input_inline = matches!(submission.image, ImageSource::Inline(_));
@@ -87,7 +87,7 @@ pub async fn status(
         Some(id) => state.intake.store.get(id).await?.filter(|job| job.org_id == caller.org_id),
         None => None,
     };
-    let job = job.ok_or(ApiError::NoSuchRequest(request_id))?;
+    let job = job.ok_or_else(|| ApiError::no_such_request(&request_id))?;
     Ok(Json(record(&state, &origin, &job)))
 }
 
@@ -139,7 +139,7 @@ pub async fn cancel(
         Some(id) => state.intake.store.cancel(&caller.org_id, id, clock::wall_ms()).await?,
         None => None,
     };
-    let job = cancelled.ok_or(ApiError::NoSuchRequest(request_id))??;
+    let job = cancelled.ok_or_else(|| ApiError::no_such_request(&request_id))??;
     tracing::info!(job.id = %job.id, "job.cancelled");
     Ok(Json(record(&state, &origin, &job)))
 }

@@ -242,6 +242,9 @@ async fn an_empty_payload_tells_whether_a_model_exists_and_queues_nothing() {
     let path = format!("{BASE}/requests");
     let ask = |model: &str| json!({"model": model, "payload": {}}).to_string();
     assert_error(&server.call("POST", &path, ask("Other")).await, 404, "no_such_model");
+    let long = server.call("POST", &path, ask(&"é".repeat(1_000_000))).await;
+    assert_error(&long, 404, "no_such_model");
+    assert!(long.body.len() < 1000, "what a caller sends is not sent back at length");
     assert_error(&server.call("POST", &path, ask(MODEL)).await, 400, "bad_field");
     assert_eq!(server.get("/requests").await.json()["total"], 0);
 }
