@@ -9,6 +9,7 @@ The seed is printed: it repeats the schedule of kills and of the clients' choice
 from __future__ import annotations
 
 import argparse
+import base64
 import random
 import sqlite3
 import sys
@@ -26,6 +27,8 @@ from support.pictures import drawn
 from support.server import Server, create_key
 
 RECONNECT_S = 0.02
+# At the end of a capability: 8 bytes of expiry and 16 of signature.
+EXPIRY_AND_SIGNATURE_BYTES = 8 + 16
 LIST_PAGE = 100
 # Of what a caller does; the rest is polling. Low enough that the worker keeps up with what is not cancelled.
 SUBMIT_SHARE = 0.12
@@ -59,10 +62,17 @@ class Ledger:
 
 
 def ending(record: dict) -> tuple:
-    """What must never change once a request has ended; the signature in a URL may."""
+    """What must never change once a request has ended; when its addresses expire may."""
     outcome = record["outcome"] or {}
-    links = tuple(entry["url"].partition("?")[0] for entry in outcome.get("media_urls", []))
-    return (record["updated_at"], outcome.get("seed"), links, record.get("error"))
+    files = tuple(opened(entry["url"]) for entry in outcome.get("media_urls", []))
+    return (record["updated_at"], outcome.get("seed"), files, record.get("error"))
+
+
+def opened(url: str) -> tuple[str, str]:
+    """The file that a media address opens: its capability without the expiry and the signature over both."""
+    capability, name = url.rsplit("/", 2)[-2:]
+    claim = base64.urlsafe_b64decode(capability + "=" * (-len(capability) % 4))[:-EXPIRY_AND_SIGNATURE_BYTES]
+    return claim.hex(), name
 
 
 class Caller(threading.Thread):
