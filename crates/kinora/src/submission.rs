@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use base64::Engine as _;
-use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{DecodeError, alphabet};
 
 /// The longest address of a picture, in characters.
 pub const IMAGE_URL_CHARS_MAX: usize = 8192;
@@ -210,18 +210,17 @@ fn decode_base64(text: &str) -> Result<Vec<u8>, FieldError> {
     if text.len() / 4 * 3 > bytes_max * 2 {
         return Err(too_large());
     }
-    let unbroken: String;
-    let text = if text.contains(|c: char| c.is_ascii_whitespace()) {
-        unbroken = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-        &unbroken
-    } else {
-        text
-    };
-    let url_safe = text.contains(['-', '_']);
-    let bytes = if url_safe { BASE64_URL.decode(text) } else { BASE64.decode(text) }.map_err(|_| {
+    let bytes = BASE64.decode(text).or_else(|_| decode_other_base64(text)).map_err(|_| {
         FieldError::new("image", "image is neither an http(s) URL nor valid Base64 of a JPEG or PNG picture")
     })?;
     if bytes.len() > bytes_max { Err(too_large()) } else { Ok(bytes) }
+}
+
+/// Base64 with line breaks, or in the URL-safe alphabet.
+fn decode_other_base64(text: &str) -> Result<Vec<u8>, DecodeError> {
+    let unbroken: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    let url_safe = unbroken.contains(['-', '_']);
+    if url_safe { BASE64_URL.decode(unbroken) } else { BASE64.decode(unbroken) }
 }
 
 #[cfg(test)]

@@ -7,9 +7,11 @@ mod changes;
 mod record;
 mod state;
 mod store;
+mod submits;
 mod writer;
 
-pub use changes::{Claim, NewJob, NewKey, SubmitError};
+pub use changes::{Claim, NewKey};
 pub use record::{InputRow, Job, JobProgress, KeyRow, Outcome, UploadRow};
 pub use state::{Event, Refused, Status};
 pub use store::{JobFilter, JobPage, JobStore, StoreError, StoreSettings};
+pub use submits::{NewJob, SubmitError};

@@ -14,12 +14,10 @@ use sqlx::{ConnectOptions as _, QueryBuilder, Sqlite};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::changes::{
-    AddInput, Claim, ExpireLeases, FillUpload, GrantUpload, Happen, NewJob, NewKey, RevokeKey, Submit,
-    SubmitError,
-};
+use super::changes::{AddInput, Claim, ExpireLeases, FillUpload, GrantUpload, Happen, NewKey, RevokeKey};
 use super::record::{InputRow, Job, KeyRow, UploadRow};
 use super::state::{Event, Refused, Status};
+use super::submits::{NewJob, SubmitError, Submitter};
 use super::writer::Writer;
 
 /// SQLite before this can corrupt a database when its write-ahead log is reset (versions 3.7.0 to 3.51.2).
@@ -62,6 +60,7 @@ impl Default for StoreSettings {
 #[derive(Debug, Clone)]
 pub struct JobStore {
     writer: Writer,
+    submitter: Submitter,
     readers: SqlitePool,
     cache: Arc<JobCache>,
     settings: StoreSettings,
@@ -105,12 +104,13 @@ impl JobStore {
             .await?;
         let cache = Arc::new(JobCache::new());
         let writer = Writer::start(connection, cache.clone());
-        Ok(Self { writer, readers, cache, settings, work: Arc::new(Notify::new()) })
+        let submitter = Submitter::start(writer.clone(), settings.queued_max);
+        Ok(Self { writer, submitter, readers, cache, settings, work: Arc::new(Notify::new()) })
     }
 
     /// Accepts a job: when this returns `Ok(Ok(_))` it is on disk.
     pub async fn submit(&self, job: NewJob) -> Result<Result<Job, SubmitError>, StoreError> {
-        let accepted = self.writer.commit(Submit { job, queued_max: self.settings.queued_max }).await?;
+        let accepted = self.submitter.submit(job).await?;
         if accepted.is_ok() {
             self.work.notify_one();
         }

@@ -157,6 +157,23 @@ async fn the_queue_has_an_end_for_each_organisation() {
 }
 
 #[tokio::test]
+async fn submits_at_the_same_time_do_not_pass_the_queues_end_together() {
+    let fixture = Fixture::new(StoreSettings { queued_max: 5, attempts_max: 3 }).await;
+    let jobs: Vec<NewJob> = (0..60).map(|index| new_job(if index % 2 == 0 { "a" } else { "b" })).collect();
+    let submits = jobs.iter().map(|job| fixture.store.submit(job.clone()));
+    let answers = futures_util::future::join_all(submits).await;
+    for org in ["a", "b"] {
+        let of_org = jobs.iter().zip(&answers).filter(|(job, _)| job.org_id == org);
+        let accepted: Vec<_> = of_org
+            .filter_map(|(job, answer)| answer.as_ref().unwrap().as_ref().ok().map(|got| (job.id, got.id)))
+            .collect();
+        assert_eq!(accepted.len(), 5, "{org}");
+        assert!(accepted.iter().all(|(asked, got)| asked == got), "each caller is answered with its own job");
+        assert_eq!(fixture.store.list(&all_of(org)).await.unwrap().total, 5);
+    }
+}
+
+#[tokio::test]
 async fn lost_leases_go_back_to_the_queue_and_then_fail() {
     let fixture = Fixture::new(SETTINGS).await;
     let job = fixture.submit("org").await;
