@@ -83,7 +83,7 @@ async fn gather(writer: Writer, queued_max: i64, mut inbox: mpsc::Receiver<Waiti
         }
         match writer.commit(SubmitAll { jobs: jobs.clone(), queued_max }).await {
             Ok(answers) => {
-                answers.into_iter().zip(replies).for_each(|(answer, reply)| tell(reply, Ok(answer)))
+                answers.into_iter().zip(replies).for_each(|(answer, reply)| tell(reply, Ok(answer)));
             }
             Err(_) => submit_singly(&writer, queued_max, jobs, replies).await,
         }
