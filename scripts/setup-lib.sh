@@ -46,3 +46,13 @@ python_with() {
   "$dir/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$requirements" || return 1
   touch "$stamp"
 }
+
+# cargo_tool NAME VERSION FEATURES: a program from crates.io in $tools/bin, built once.
+tools="$PWD/target/tools"
+cargo_tool() {
+  [ -e "$tools/.$1-$2" ] && return 0
+  note "building $1 $2"
+  cargo install --quiet --locked --root "$tools" --target-dir "$tools/build" --version "$2" --features "$3" "$1" || return 1
+  rm -rf "$tools/build"
+  touch "$tools/.$1-$2"
+}

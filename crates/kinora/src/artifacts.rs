@@ -1,28 +1,38 @@
-//! The data folder: pictures in, clips out. The only module that makes, renames or deletes files there.
+//! Stored files: pictures in, clips out. The only module that makes, renames or deletes them.
 //!
-//! Always true: a file under its final name is complete and synced, and so is the name. What is being written lies in
-//! `staging/`, which is emptied at start.
+//! They lie in the data folder or in an S3 bucket, under the same names in both: `inputs/{sha256}` and
+//! `outputs/{job}/{attempt}/{name}`. Always true: a file under its final name is complete and durable; nothing ever
+//! changes under a name. Files are written in the data folder's `staging/` first, wherever they end up.
+//! Why the folder is not an `object_store` of its own: `docs/decisions/0007-a-folder-and-a-bucket.md`.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Write as _};
+mod bucket;
+mod folder;
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio_util::io::ReaderStream;
+use url::Url;
 use uuid::Uuid;
 
-use crate::keys::random_bytes;
+pub use bucket::{Bucket, BucketError, BucketSettings, BucketUrl};
+pub use folder::{DataDirLock, DataFolder, Staged};
 
-const DATABASE: &str = "kinora.db";
-const LOCK: &str = "lock";
-const SECRET: &str = "secret";
 const INPUTS: &str = "inputs";
 const OUTPUTS: &str = "outputs";
-const STAGING: &str = "staging";
+const CHUNK_BYTES: usize = 128 << 10;
 
 pub const VIDEO: &str = "video.mp4";
 pub const THUMBNAIL: &str = "thumbnail.jpg";
 
-/// Why the data folder cannot be used.
+/// Why a stored file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
     #[error("cannot {doing} {}: {source}", path.display())]
@@ -31,251 +41,207 @@ pub enum ArtifactError {
     InUse(PathBuf),
     #[error("{} must hold 32 bytes; restore it from a backup (a new one would void every media URL)", .0.display())]
     BadSecret(PathBuf),
+    #[error("{0}")]
+    Bucket(#[from] BucketError),
 }
 
-/// A data folder on a local disk.
+/// The name of a stored file, the same wherever it lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArtifactKey {
+    /// A picture, by its SHA-256.
+    Input([u8; 32]),
+    Video {
+        job: Uuid,
+        attempt: i64,
+    },
+    Thumbnail {
+        job: Uuid,
+        attempt: i64,
+    },
+}
+
+impl ArtifactKey {
+    /// What an attempt leaves behind.
+    pub fn of_attempt(job: Uuid, attempt: i64) -> [Self; 2] {
+        [Self::Video { job, attempt }, Self::Thumbnail { job, attempt }]
+    }
+}
+
+impl fmt::Display for ArtifactKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input(sha256) => {
+                write!(f, "{INPUTS}/")?;
+                sha256.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+            Self::Video { job, attempt } => write!(f, "{OUTPUTS}/{job}/{attempt}/{VIDEO}"),
+            Self::Thumbnail { job, attempt } => write!(f, "{OUTPUTS}/{job}/{attempt}/{THUMBNAIL}"),
+        }
+    }
+}
+
+/// Where files are kept. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Artifacts {
-    root: PathBuf,
+    folder: DataFolder,
+    bucket: Option<Bucket>,
 }
 
-/// Keeps a data folder to one serving process until it is dropped.
+/// A stored file that was found.
 #[derive(Debug)]
-pub struct DataDirLock(#[expect(dead_code, reason = "closing the file is what releases the lock")] File);
+pub struct Found {
+    pub size_bytes: u64,
+    place: FoundIn,
+}
+
+#[derive(Debug)]
+enum FoundIn {
+    Folder(tokio::fs::File, PathBuf),
+    Bucket(Bucket, ArtifactKey),
+}
 
 impl Artifacts {
-    /// Opens `root`, making what is missing.
+    /// Keeps files in the data folder at `root`, making what is missing of it.
     pub fn open(root: &Path) -> Result<Self, ArtifactError> {
-        for path in [root.to_owned(), root.join(INPUTS), root.join(OUTPUTS), root.join(STAGING)] {
-            private_folder().create(&path).map_err(failed("create", &path))?;
-        }
-        sync_folder(root)?;
-        Ok(Self { root: root.to_owned() })
+        Ok(Self { folder: DataFolder::open(root)?, bucket: None })
     }
 
-    /// Takes the folder for serving, and clears what a crash left half-written.
-    pub fn lock(&self) -> Result<DataDirLock, ArtifactError> {
-        let path = self.root.join(LOCK);
-        let file = File::create(&path).map_err(failed("create", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(ArtifactError::InUse(self.root.clone())),
-            Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
-        }
-        let staging = self.root.join(STAGING);
-        for entry in fs::read_dir(&staging).map_err(failed("read", &staging))? {
-            let path = entry.map_err(failed("read", &staging))?.path();
-            fs::remove_file(&path).map_err(failed("remove", &path))?;
-        }
-        Ok(DataDirLock(file))
+    /// Keeps files in a bucket instead; the data folder stages them.
+    pub fn with_bucket(self, bucket: Option<Bucket>) -> Self {
+        Self { bucket, ..self }
     }
 
-    pub fn database(&self) -> PathBuf {
-        self.root.join(DATABASE)
-    }
-
-    /// The secret that signs media URLs; made on first use, readable by the owner alone.
-    pub fn secret(&self) -> Result<[u8; 32], ArtifactError> {
-        let path = self.root.join(SECRET);
-        match fs::read(&path) {
-            Ok(bytes) => bytes.try_into().map_err(|_| ArtifactError::BadSecret(path)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let secret = random_bytes::<32>();
-                let mut staged = self.stage()?;
-                owner_only(&staged.file).map_err(failed("protect", &staged.path))?;
-                staged.file.write_all(&secret).map_err(failed("write", &staged.path))?;
-                staged.commit(&path)?;
-                Ok(secret)
-            }
-            Err(e) => Err(failed("read", &path)(e)),
-        }
-    }
-
-    /// Keeps a picture under its hash. Safe to repeat; a picture that is there already costs a look.
-    pub fn put_input(&self, bytes: &[u8]) -> Result<[u8; 32], ArtifactError> {
-        let sha256: [u8; 32] = Sha256::digest(bytes).into();
-        let path = self.input(&sha256);
-        if path.exists() {
-            // Whoever put it may not have synced its name yet.
-            sync_folder(&self.root.join(INPUTS))?;
-            return Ok(sha256);
-        }
-        let mut staged = self.stage()?;
-        staged.file.write_all(bytes).map_err(failed("write", &staged.path))?;
-        staged.commit(&path)?;
-        Ok(sha256)
-    }
-
-    /// Where the picture with this hash lies, if it was put.
-    pub fn input(&self, sha256: &[u8; 32]) -> PathBuf {
-        let name: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.root.join(INPUTS).join(name)
-    }
-
-    /// Where a file of a job's attempt lies once it is committed.
-    pub fn output(&self, job: Uuid, attempt: i64, name: &str) -> PathBuf {
-        self.root.join(OUTPUTS).join(job.to_string()).join(attempt.to_string()).join(name)
+    pub fn folder(&self) -> &DataFolder {
+        &self.folder
     }
 
     /// A new file to write to, which goes away unless it is committed.
     pub fn stage(&self) -> Result<Staged, ArtifactError> {
-        let path = self.root.join(STAGING).join(Uuid::now_v7().to_string());
-        Staged::create(path)
+        self.folder.stage()
+    }
+
+    /// Gives a staged file its final name; it is there for good when this returns.
+    pub async fn commit(
+        &self,
+        staged: Staged,
+        key: ArtifactKey,
+        content_type: &'static str,
+    ) -> Result<(), ArtifactError> {
+        match &self.bucket {
+            Some(bucket) => Ok(bucket.upload(staged, &key, content_type).await?),
+            None => {
+                let path = self.folder.path(&key);
+                blocking(move || staged.commit(&path)).await
+            }
+        }
+    }
+
+    /// Keeps a picture under its hash. Safe to repeat; a picture that is there already costs a look.
+    pub async fn put_input(
+        &self,
+        bytes: Bytes,
+        content_type: &'static str,
+    ) -> Result<[u8; 32], ArtifactError> {
+        let sha256: [u8; 32] = Sha256::digest(&bytes).into();
+        let key = ArtifactKey::Input(sha256);
+        match &self.bucket {
+            Some(bucket) => {
+                if bucket.size_bytes(&key).await?.is_none() {
+                    bucket.put(&key, bytes, content_type).await?;
+                }
+            }
+            None => {
+                let folder = self.folder.clone();
+                blocking(move || folder.put(&key, &bytes)).await?;
+            }
+        }
+        Ok(sha256)
+    }
+
+    /// A stored file, if it is there.
+    pub async fn find(&self, key: ArtifactKey) -> Result<Option<Found>, ArtifactError> {
+        if let Some(bucket) = &self.bucket {
+            let size_bytes = bucket.size_bytes(&key).await?;
+            let place = || FoundIn::Bucket(bucket.clone(), key);
+            return Ok(size_bytes.map(|size_bytes| Found { size_bytes, place: place() }));
+        }
+        let path = self.folder.path(&key);
+        let file = match tokio::fs::File::open(&path).await {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(folder::failed("open", &path)(e)),
+        };
+        let size_bytes = file.metadata().await.map_err(folder::failed("look at", &path))?.len();
+        Ok(Some(Found { size_bytes, place: FoundIn::Folder(file, path) }))
+    }
+
+    /// The whole of a stored file, if it is there.
+    pub async fn read(&self, key: ArtifactKey) -> Result<Option<Bytes>, ArtifactError> {
+        if let Some(bucket) = &self.bucket {
+            return Ok(bucket.read(&key).await?);
+        }
+        let path = self.folder.path(&key);
+        match tokio::fs::read(&path).await {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(folder::failed("read", &path)(e)),
+        }
+    }
+
+    /// An address at which the bucket itself hands the file out for a while; `None` where files lie in the folder.
+    pub async fn presigned(&self, key: ArtifactKey, lasts: Duration) -> Result<Option<Url>, ArtifactError> {
+        match &self.bucket {
+            Some(bucket) => Ok(Some(bucket.presigned(&key, lasts).await?)),
+            None => Ok(None),
+        }
     }
 
     /// Every attempt that has files, in no order.
-    pub fn attempts(&self) -> Result<Vec<(Uuid, i64)>, ArtifactError> {
-        let outputs = self.root.join(OUTPUTS);
-        let mut attempts = Vec::new();
-        for job in names_in(&outputs)? {
-            let Ok(id) = Uuid::try_parse(&job) else { continue };
-            let numbers = names_in(&outputs.join(&job))?;
-            attempts.extend(numbers.iter().filter_map(|number| Some((id, number.parse().ok()?))));
+    pub async fn attempts(&self) -> Result<Vec<(Uuid, i64)>, ArtifactError> {
+        if let Some(bucket) = &self.bucket {
+            return Ok(bucket.attempts().await?);
         }
-        Ok(attempts)
+        let folder = self.folder.clone();
+        blocking(move || folder.attempts()).await
     }
 
     /// Removes an attempt that came to nothing.
-    pub fn discard_attempt(&self, job: Uuid, attempt: i64) -> Result<(), ArtifactError> {
-        let path = self.root.join(OUTPUTS).join(job.to_string()).join(attempt.to_string());
-        match fs::remove_dir_all(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(e)),
-            _ => Ok(()),
+    pub async fn discard_attempt(&self, job: Uuid, attempt: i64) -> Result<(), ArtifactError> {
+        if let Some(bucket) = &self.bucket {
+            for key in ArtifactKey::of_attempt(job, attempt) {
+                bucket.remove(&key).await?;
+            }
+            return Ok(());
+        }
+        let folder = self.folder.clone();
+        blocking(move || folder.discard_attempt(job, attempt)).await
+    }
+}
+
+impl Found {
+    /// The bytes of `range`, which lies within the file.
+    pub async fn stream(
+        self,
+        range: Range<u64>,
+    ) -> Result<BoxStream<'static, io::Result<Bytes>>, ArtifactError> {
+        match self.place {
+            FoundIn::Bucket(bucket, key) => {
+                Ok(bucket.stream(&key, range).await?.map(|chunk| chunk.map_err(io::Error::from)).boxed())
+            }
+            FoundIn::Folder(mut file, path) => {
+                file.seek(io::SeekFrom::Start(range.start)).await.map_err(folder::failed("read", &path))?;
+                let part = file.take(range.end - range.start);
+                Ok(ReaderStream::with_capacity(part, CHUNK_BYTES).boxed())
+            }
         }
     }
 }
 
-/// A file being written. Dropped uncommitted, it is removed.
-#[derive(Debug)]
-pub struct Staged {
-    pub file: File,
-    path: PathBuf,
-    committed: bool,
-}
-
-impl Staged {
-    /// Starts a file at `path`, which must be on the file system it will be committed to.
-    pub fn create(path: PathBuf) -> Result<Self, ArtifactError> {
-        let mut options = fs::OpenOptions::new();
-        let file =
-            options.read(true).write(true).create_new(true).open(&path).map_err(failed("create", &path))?;
-        Ok(Self { file, path, committed: false })
-    }
-
-    /// Syncs the file and gives it its final name; both are on disk when this returns.
-    pub fn commit(mut self, path: &Path) -> Result<(), ArtifactError> {
-        let folder = path.parent().expect("a final name has a folder");
-        self.file.sync_all().map_err(failed("sync", &self.path))?;
-        create_folder(folder)?;
-        fs::rename(&self.path, path).map_err(failed("rename to", path))?;
-        self.committed = true;
-        sync_folder(folder)
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        if !self.committed
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::warn!(path = %self.path.display(), %error, "staging.remove_failed");
-        }
-    }
-}
-
-/// Makes a folder and what is missing above it, each synced into its parent.
-fn create_folder(path: &Path) -> Result<(), ArtifactError> {
-    if path.as_os_str().is_empty() || path.is_dir() {
-        return Ok(());
-    }
-    let Some(parent) = path.parent() else { return Ok(()) };
-    create_folder(parent)?;
-    match fs::create_dir(path) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed("create", path)(e)),
-        _ => {}
-    }
-    sync_folder(parent)
-}
-
-/// What lies in a folder; names that are not UTF-8 are not ours.
-fn names_in(folder: &Path) -> Result<Vec<String>, ArtifactError> {
-    let entries = fs::read_dir(folder).map_err(failed("read", folder))?;
-    let names: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name().into_string().ok())).collect();
-    Ok(names.map_err(failed("read", folder))?.into_iter().flatten().collect())
-}
-
-/// Makes the names in a folder durable.
-fn sync_folder(path: &Path) -> Result<(), ArtifactError> {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(failed("sync", path))
-}
-
-/// Makes folders, with what is missing above them, that only their owner may enter.
-fn private_folder() -> fs::DirBuilder {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-}
-
-#[cfg(unix)]
-fn owner_only(file: &File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    file.set_permissions(fs::Permissions::from_mode(0o600))
-}
-
-#[cfg(not(unix))]
-fn owner_only(_: &File) -> io::Result<()> {
-    Ok(())
-}
-
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ArtifactError {
-    let path = path.to_owned();
-    move |source| ArtifactError::Io { doing, path, source }
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ArtifactError> + Send + 'static,
+) -> Result<T, ArtifactError> {
+    tokio::task::spawn_blocking(work).await.expect("work on files does not panic")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_picture_is_kept_once_under_its_hash_and_nothing_stays_in_staging() {
-        let root = tempfile::tempdir().unwrap();
-        let artifacts = Artifacts::open(root.path()).unwrap();
-        let sha256 = artifacts.put_input(b"picture").unwrap();
-        assert_eq!(artifacts.put_input(b"picture").unwrap(), sha256);
-        assert_eq!(fs::read(artifacts.input(&sha256)).unwrap(), b"picture");
-        drop(artifacts.stage().unwrap());
-        assert_eq!(fs::read_dir(root.path().join(STAGING)).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_folder_serves_one_process_and_its_secret_stays_the_same() {
-        let root = tempfile::tempdir().unwrap();
-        let artifacts = Artifacts::open(root.path()).unwrap();
-        std::mem::forget(artifacts.stage().unwrap());
-        let lock = artifacts.lock().unwrap();
-        assert_eq!(fs::read_dir(root.path().join(STAGING)).unwrap().count(), 0, "a crash's leftovers");
-        assert!(matches!(Artifacts::open(root.path()).unwrap().lock(), Err(ArtifactError::InUse(_))));
-        drop(lock);
-        Artifacts::open(root.path()).unwrap().lock().unwrap();
-        assert_eq!(artifacts.secret().unwrap(), artifacts.secret().unwrap());
-        fs::write(root.path().join(SECRET), b"short").unwrap();
-        assert!(matches!(artifacts.secret(), Err(ArtifactError::BadSecret(_))));
-    }
-
-    #[test]
-    fn discarding_an_attempt_removes_its_files_alone() {
-        let root = tempfile::tempdir().unwrap();
-        let artifacts = Artifacts::open(root.path()).unwrap();
-        let job = Uuid::from_u128(1);
-        for attempt in [1, 2] {
-            artifacts.stage().unwrap().commit(&artifacts.output(job, attempt, VIDEO)).unwrap();
-        }
-        artifacts.discard_attempt(job, 1).unwrap();
-        artifacts.discard_attempt(job, 1).unwrap();
-        assert!(!artifacts.output(job, 1, VIDEO).exists());
-        assert!(artifacts.output(job, 2, VIDEO).exists());
-    }
-}
+mod tests;

@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kinora_media::{PictureError, PictureFormat};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::artifacts::{ArtifactError, Artifacts, THUMBNAIL};
+use crate::artifacts::{ArtifactError, ArtifactKey, Artifacts};
 use crate::capability::{Claim, Signer, Void};
 use crate::clock;
 use crate::fetch::{FetchError, Fetcher};
@@ -90,20 +91,11 @@ impl Intake {
             return Ok(known);
         }
         let _permit = self.checks.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let artifacts = self.artifacts.clone();
-        let row = tokio::task::spawn_blocking(move || -> Result<InputRow, IntakeError> {
-            let decoded = kinora_media::decode(&bytes)?;
-            let sha256 = artifacts.put_input(&bytes)?;
-            Ok(InputRow {
-                sha256,
-                format: format_name(decoded.format).to_owned(),
-                width_px: decoded.picture.width_px(),
-                height_px: decoded.picture.height_px(),
-                size_bytes: bytes.len() as u64,
-            })
-        })
-        .await
-        .expect("checking a picture does not panic")?;
+        let bytes = Bytes::from(bytes);
+        let (format, width_px, height_px) = check(bytes.clone()).await?;
+        let size_bytes = bytes.len() as u64;
+        let sha256 = self.artifacts.put_input(bytes, content_type(format)).await?;
+        let row = InputRow { sha256, format: format.to_owned(), width_px, height_px, size_bytes };
         self.store.add_input(row.clone(), clock::wall_ms()).await?;
         self.known.insert(row.sha256, row.clone());
         Ok(row)
@@ -145,9 +137,8 @@ impl Intake {
                 self.known(&sha256).await?.ok_or(IntakeError::Unusable("the picture is no longer stored"))
             }
             Claim::Thumbnail { job, attempt } => {
-                let path = self.artifacts.output(job, attempt, THUMBNAIL);
-                let bytes = tokio::fs::read(path).await;
-                self.keep(bytes.map_err(|_| IntakeError::Unusable("the picture is no longer stored"))?).await
+                let bytes = self.artifacts.read(ArtifactKey::Thumbnail { job, attempt }).await?;
+                self.keep(bytes.ok_or(IntakeError::Unusable("the picture is no longer stored"))?.into()).await
             }
             Claim::Video { .. } => Err(IntakeError::Unusable("it is a video, not a picture")),
             Claim::Grant { .. } => {
@@ -157,12 +148,27 @@ impl Intake {
     }
 }
 
-/// As stored and as in `image/…`.
+/// Decodes a picture to see that it can be: its format, width and height.
+async fn check(bytes: Bytes) -> Result<(&'static str, u32, u32), PictureError> {
+    tokio::task::spawn_blocking(move || {
+        let decoded = kinora_media::decode(&bytes)?;
+        Ok((format_name(decoded.format), decoded.picture.width_px(), decoded.picture.height_px()))
+    })
+    .await
+    .expect("checking a picture does not panic")
+}
+
+/// As stored.
 fn format_name(format: PictureFormat) -> &'static str {
     match format {
         PictureFormat::Jpeg => "jpeg",
         PictureFormat::Png => "png",
     }
+}
+
+/// The media type of a stored picture's format.
+pub fn content_type(format: &str) -> &'static str {
+    if format == "png" { "image/png" } else { "image/jpeg" }
 }
 
 /// `host:port`, or `host` where the port is the scheme's own, as in a Host header.

@@ -10,8 +10,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, App, KeyRing, Origin};
-use crate::artifacts::{Artifacts, DataDirLock};
+use crate::api::{self, App, KeyRing, MediaDelivery, Origin};
+use crate::artifacts::{Artifacts, Bucket, BucketSettings, DataDirLock};
 use crate::capability::Signer;
 use crate::clock;
 use crate::fetch::{FetchPolicy, Fetcher};
@@ -26,6 +26,8 @@ use crate::worker::{self, Worker};
 pub struct ServerSettings {
     pub listen: SocketAddr,
     pub data_dir: std::path::PathBuf,
+    /// Where files are kept; the data folder where `None`.
+    pub bucket: Option<BucketSettings>,
     pub public_url: Option<String>,
     pub engine: Arc<dyn Engine>,
     pub workers_count: u32,
@@ -33,6 +35,7 @@ pub struct ServerSettings {
     pub store: StoreSettings,
     pub rate_per_second: Option<NonZeroU32>,
     pub media_ttl: Duration,
+    pub media_delivery: MediaDelivery,
     pub lease: Duration,
     pub grace: Duration,
 }
@@ -52,8 +55,13 @@ impl Server {
     /// Takes the data folder and the address. Jobs that a crash left in progress go back to the queue.
     pub async fn bind(settings: ServerSettings) -> anyhow::Result<Self> {
         let artifacts = Artifacts::open(&settings.data_dir)?;
-        let lock = artifacts.lock()?;
-        let store = JobStore::open(&artifacts.database(), settings.store).await?;
+        let lock = artifacts.folder().lock()?;
+        let bucket = match &settings.bucket {
+            Some(bucket) => Some(Bucket::open(bucket).await?),
+            None => None,
+        };
+        let artifacts = artifacts.with_bucket(bucket);
+        let store = JobStore::open(&artifacts.folder().database(), settings.store).await?;
         store.expire_leases(None, clock::wall_ms()).await?.iter().for_each(worker::log_lost);
         let listener = TcpListener::bind(settings.listen)
             .await
@@ -108,13 +116,14 @@ impl Server {
     }
 
     fn app(&self, stop: CancellationToken) -> anyhow::Result<App> {
-        let signer = Signer::new(self.artifacts.secret()?);
+        let signer = Signer::new(self.artifacts.folder().secret()?);
         let fetcher = Fetcher::new(self.settings.fetch.clone());
         Ok(App {
             intake: Intake::new(self.store.clone(), self.artifacts.clone(), signer, fetcher),
             engine: self.settings.engine.clone(),
             public: self.settings.public_url.as_deref().map(Origin::new),
             listen: self.address.to_string(),
+            media_delivery: self.settings.media_delivery,
             media_ttl_s: self.settings.media_ttl.as_secs() as i64,
             workers_count: self.settings.workers_count,
             started_at_s: clock::wall_ms() / 1000,

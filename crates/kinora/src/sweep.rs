@@ -13,11 +13,7 @@ use crate::jobs::{Job, JobStore, Status};
 
 /// Looks through all outputs once, or until `stop`. A failure leaves files for the next start and is only logged.
 pub async fn sweep_outputs(store: JobStore, artifacts: Artifacts, stop: CancellationToken) {
-    let listing = {
-        let artifacts = artifacts.clone();
-        tokio::task::spawn_blocking(move || artifacts.attempts()).await
-    };
-    let attempts = match listing.expect("listing a folder does not panic") {
+    let attempts = match artifacts.attempts().await {
         Ok(attempts) => attempts,
         Err(error) => return tracing::warn!(%error, "sweep.listing_failed"),
     };
@@ -47,8 +43,7 @@ async fn remove_unowned(
     if job.is_none_or(|job| owns(&job, attempt)) {
         return Ok(false);
     }
-    let artifacts = artifacts.clone();
-    tokio::task::spawn_blocking(move || artifacts.discard_attempt(id, attempt)).await??;
+    artifacts.discard_attempt(id, attempt).await?;
     Ok(true)
 }
 

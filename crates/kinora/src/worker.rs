@@ -1,7 +1,7 @@
 //! One job from claim to its end: claim, make the clip, commit its files, finish the row. Then the next.
 //!
 //! Always true: every write names the attempt, so a worker that lost its lease changes nothing; files are committed
-//! under `outputs/{job}/{attempt}/` before the row says `success`; while the engine works, no transaction is open.
+//! under the attempt's own names before the row says `success`; while the engine works, no transaction is open.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use kinora_engine::{Engine, GenerateSpec, Monitor, Progress};
 use tokio_util::sync::CancellationToken;
 
-use crate::artifacts::{ArtifactError, Artifacts, THUMBNAIL, VIDEO};
+use crate::artifacts::{ArtifactError, ArtifactKey, Artifacts, Staged};
 use crate::clock;
 use crate::jobs::{Claim, Event, Job, JobProgress, JobStore, Outcome, StoreError};
 use crate::models;
@@ -107,26 +107,18 @@ impl Worker {
         tracing::info!(job.id = %job.id, job.attempt = job.attempt, worker.id = self.worker_id, "job.processing");
         let started = Instant::now();
         let signals = Arc::new(Signals::default());
-        let making = {
-            let (worker, job, signals) = (self.clone(), job.clone(), signals.clone());
-            tokio::task::spawn_blocking(move || worker.make(&job, &signals))
-        };
-        let watching = self.watch(&job, &signals, stop);
         let made = tokio::select! {
-            made = making => made,
-            never = watching => match never {},
+            made = self.make(&job, &signals) => made,
+            never = self.watch(&job, &signals, stop) => match never {},
         };
         let event = match made {
-            Ok(Ok(outcome)) => Event::Finished { attempt: job.attempt, outcome },
-            Ok(Err(WorkError::Produce(ProduceError::Cancelled))) if signals.lost.load(Ordering::Relaxed) => {
+            Ok(outcome) => Event::Finished { attempt: job.attempt, outcome },
+            Err(WorkError::Produce(ProduceError::Cancelled)) if signals.lost.load(Ordering::Relaxed) => {
                 tracing::info!(job.id = %job.id, job.attempt = job.attempt, "job.abandoned");
                 return self.discard(&job).await;
             }
-            Ok(Err(WorkError::Produce(ProduceError::Cancelled))) => Event::Released { attempt: job.attempt },
-            Ok(Err(error)) => {
-                self.failure(&job, &error.to_string(), error.for_caller(), error.is_retryable())
-            }
-            Err(panic) => self.failure(&job, &said(panic), "the engine crashed".to_owned(), true),
+            Err(WorkError::Produce(ProduceError::Cancelled)) => Event::Released { attempt: job.attempt },
+            Err(error) => self.failure(&job, &error.to_string(), error.for_caller(), error.is_retryable()),
         };
         self.report(&job, event, started.elapsed()).await;
     }
@@ -175,9 +167,7 @@ impl Worker {
     }
 
     async fn discard(&self, job: &Job) {
-        let (artifacts, id, attempt) = (self.artifacts.clone(), job.id, job.attempt);
-        let discarded = tokio::task::spawn_blocking(move || artifacts.discard_attempt(id, attempt)).await;
-        if let Ok(Err(error)) = discarded {
+        if let Err(error) = self.artifacts.discard_attempt(job.id, job.attempt).await {
             tracing::warn!(job.id = %job.id, %error, "job.discard_failed");
         }
     }
@@ -218,26 +208,38 @@ impl Worker {
         }
     }
 
-    /// The blocking part: picture from the store, engine, encoder, files under their final names.
-    fn make(&self, job: &Job, signals: &Signals) -> Result<Outcome, WorkError> {
-        let input = self.artifacts.input(&job.input_sha256);
-        let bytes = std::fs::read(&input).map_err(WorkError::Input)?;
-        let picture = kinora_media::decode(&bytes).map_err(|e| WorkError::Invalid(e.to_string()))?.picture;
-        drop(bytes);
+    /// Picture from the store, clip by the engine, files under their final names.
+    async fn make(&self, job: &Job, signals: &Arc<Signals>) -> Result<Outcome, WorkError> {
+        let input = self.artifacts.read(ArtifactKey::Input(job.input_sha256)).await?;
+        let input = input.ok_or(WorkError::InputGone)?;
         let spec = spec_of(job)?;
-        let staged = self.artifacts.stage()?;
-        let output = staged.file.try_clone().map_err(WorkError::Input)?;
-        let made = produce(self.engine.as_ref(), &spec, &picture, output, signals)?;
-        self.commit_thumbnail(job, &made)?;
-        staged.commit(&self.artifacts.output(job.id, job.attempt, VIDEO))?;
+        let (worker, signals) = (self.clone(), signals.clone());
+        let rendering = tokio::task::spawn_blocking({
+            let spec = spec.clone();
+            move || worker.render(&input, &spec, &signals)
+        });
+        let (video, thumbnail, made) = rendering.await.map_err(|panic| WorkError::Crashed(said(panic)))??;
+        let [video_key, thumbnail_key] = ArtifactKey::of_attempt(job.id, job.attempt);
+        self.artifacts.commit(thumbnail, thumbnail_key, "image/jpeg").await?;
+        self.artifacts.commit(video, video_key, "video/mp4").await?;
         Ok(outcome(job, &spec, self.engine.name(), made))
     }
 
-    fn commit_thumbnail(&self, job: &Job, made: &Produced) -> Result<(), WorkError> {
+    /// The blocking part: engine and encoder into staging.
+    fn render(
+        &self,
+        input: &[u8],
+        spec: &GenerateSpec,
+        signals: &Signals,
+    ) -> Result<(Staged, Staged, Produced), WorkError> {
         use std::io::Write as _;
-        let mut staged = self.artifacts.stage()?;
-        staged.file.write_all(&made.thumbnail_jpeg).map_err(WorkError::Input)?;
-        Ok(staged.commit(&self.artifacts.output(job.id, job.attempt, THUMBNAIL))?)
+        let picture = kinora_media::decode(input).map_err(|e| WorkError::Invalid(e.to_string()))?.picture;
+        let video = self.artifacts.stage()?;
+        let output = video.file.try_clone().map_err(WorkError::Staging)?;
+        let made = produce(self.engine.as_ref(), spec, &picture, output, signals)?;
+        let mut thumbnail = self.artifacts.stage()?;
+        thumbnail.file.write_all(&made.thumbnail_jpeg).map_err(WorkError::Staging)?;
+        Ok((video, thumbnail, made))
     }
 }
 
@@ -267,8 +269,12 @@ fn outcome(job: &Job, spec: &GenerateSpec, engine: &str, made: Produced) -> Outc
 enum WorkError {
     #[error("the stored job cannot be carried out: {0}")]
     Invalid(String),
+    #[error("the stored picture is gone")]
+    InputGone,
     #[error("the data folder cannot be used: {0}")]
-    Input(std::io::Error),
+    Staging(std::io::Error),
+    #[error("the engine crashed: {0}")]
+    Crashed(String),
     #[error("{0}")]
     Artifact(#[from] ArtifactError),
     #[error("{0}")]
@@ -279,16 +285,17 @@ impl WorkError {
     /// What the caller may know: nothing of the server's disk.
     fn for_caller(&self) -> String {
         match self {
-            Self::Invalid(_) | Self::Produce(ProduceError::Engine(_)) => self.to_string(),
-            Self::Input(_) | Self::Artifact(_) => "the server could not read or write its files".to_owned(),
+            Self::Invalid(_) | Self::InputGone | Self::Produce(ProduceError::Engine(_)) => self.to_string(),
+            Self::Crashed(_) => "the engine crashed".to_owned(),
+            Self::Staging(_) | Self::Artifact(_) => "the server could not read or write its files".to_owned(),
             Self::Produce(_) => "the server could not encode the video".to_owned(),
         }
     }
 
     fn is_retryable(&self) -> bool {
         match self {
-            Self::Invalid(_) => false,
-            Self::Input(_) | Self::Artifact(_) => true,
+            Self::Invalid(_) | Self::InputGone => false,
+            Self::Staging(_) | Self::Artifact(_) | Self::Crashed(_) => true,
             Self::Produce(error) => error.is_retryable(),
         }
     }

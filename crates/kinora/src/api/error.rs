@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::types::ErrorBody;
+use crate::artifacts::ArtifactError;
 use crate::intake::IntakeError;
 use crate::jobs::{Refused, Status, StoreError, SubmitError};
 use crate::submission::FieldError;
@@ -137,6 +138,13 @@ impl From<StoreError> for ApiError {
     }
 }
 
+impl From<ArtifactError> for ApiError {
+    fn from(error: ArtifactError) -> Self {
+        tracing::error!(%error, "api.artifact_failed");
+        Self::Unavailable
+    }
+}
+
 impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         Self::QueueFull(error)
@@ -159,10 +167,7 @@ impl From<IntakeError> for ApiError {
     fn from(error: IntakeError) -> Self {
         match error {
             IntakeError::Store(error) => error.into(),
-            IntakeError::Artifact(error) => {
-                tracing::error!(%error, "api.artifact_failed");
-                Self::Unavailable
-            }
+            IntakeError::Artifact(error) => error.into(),
             IntakeError::Picture(_)
             | IntakeError::Fetch(_)
             | IntakeError::Capability(_)

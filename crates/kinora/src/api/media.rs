@@ -1,25 +1,36 @@
 //! Stored files, for whoever holds their address. Ranges, validators and HEAD as in RFC 9110.
 
-use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    HeaderMap, HeaderValue, IF_NONE_MATCH, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
+    HeaderMap, HeaderValue, IF_NONE_MATCH, IF_RANGE, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-use tokio_util::io::ReaderStream;
 
 use super::types::ErrorBody;
 use super::{ApiError, AppState};
-use crate::artifacts::{THUMBNAIL, VIDEO};
+use crate::artifacts::{ArtifactKey, THUMBNAIL, VIDEO};
 use crate::capability::Claim;
 use crate::clock;
+use crate::intake;
 
-const CHUNK_BYTES: usize = 128 << 10;
+/// How long the bucket's own address of a file works once a caller is sent there.
+const PRESIGNED: Duration = Duration::from_secs(15 * 60);
+/// Less than that, so that no cache sends anybody to an address that has expired.
+const PRESIGNED_CACHE_CONTROL: &str = "private, max-age=600";
+
+/// How files in a bucket reach callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum MediaDelivery {
+    /// Through this server.
+    Stream,
+    /// From the bucket itself: callers are sent to a signed address of it.
+    Redirect,
+}
 
 /// Read a stored file; the address is the permission.
 #[utoipa::path(get, path = "/media/{capability}/{name}", tag = "media", security(()),
@@ -29,8 +40,10 @@ const CHUNK_BYTES: usize = 128 << 10;
         (status = 200, description = "The whole file", content_type = "application/octet-stream", body = Vec<u8>),
         (status = 206, description = "The range", content_type = "application/octet-stream", body = Vec<u8>),
         (status = 304, description = "Unchanged"),
+        (status = 307, description = "The bucket has it, at the address in `Location` (where the operator chose so)"),
         (status = 404, description = "No such file, or its address has expired", body = ErrorBody),
         (status = 416, description = "The range lies outside the file"),
+        (status = 503, description = "The store is unavailable; Retry-After says when to come back", body = ErrorBody),
     ))]
 pub async fn read(
     State(state): State<AppState>,
@@ -41,8 +54,16 @@ pub async fn read(
     let claim =
         state.intake.signer.verify(&capability, clock::wall_ms() / 1000).map_err(|_| ApiError::NoSuchFile)?;
     let stored = find(&state, claim, &name).await?.ok_or(ApiError::NoSuchFile)?;
-    let mut file = tokio::fs::File::open(&stored.path).await.map_err(|_| ApiError::NoSuchFile)?;
-    let size_bytes = file.metadata().await.map_err(|_| ApiError::NoSuchFile)?.len();
+    let artifacts = &state.intake.artifacts;
+    if state.media_delivery == MediaDelivery::Redirect
+        && method != Method::HEAD
+        && let Some(url) = artifacts.presigned(stored.key, PRESIGNED).await?
+    {
+        let headers = [(LOCATION, url.as_str()), (CACHE_CONTROL, PRESIGNED_CACHE_CONTROL)];
+        return Ok((StatusCode::TEMPORARY_REDIRECT, headers).into_response());
+    }
+    let file = artifacts.find(stored.key).await?.ok_or(ApiError::NoSuchFile)?;
+    let size_bytes = file.size_bytes;
     let mut response = Response::new(Body::empty());
     stored.describe(response.headers_mut());
     if matches_any(headers.get(IF_NONE_MATCH), &stored.etag) {
@@ -68,16 +89,14 @@ pub async fn read(
     };
     response.headers_mut().insert(CONTENT_LENGTH, length_bytes.into());
     if method != Method::HEAD {
-        file.seek(std::io::SeekFrom::Start(first)).await.map_err(|_| ApiError::NoSuchFile)?;
-        let stream = ReaderStream::with_capacity(file.take(length_bytes), CHUNK_BYTES);
-        *response.body_mut() = Body::from_stream(stream);
+        *response.body_mut() = Body::from_stream(file.stream(first..first + length_bytes).await?);
     }
     Ok(response)
 }
 
 /// A file that a capability opens.
 struct Stored {
-    path: PathBuf,
+    key: ArtifactKey,
     content_type: &'static str,
     /// Files never change under their address, so their identity is a strong validator.
     etag: String,
@@ -95,17 +114,14 @@ impl Stored {
 }
 
 async fn find(state: &AppState, claim: Claim, name: &str) -> Result<Option<Stored>, ApiError> {
-    let artifacts = &state.intake.artifacts;
-    let output = |job, attempt, file: &str, content_type| {
-        (name == file).then(|| Stored {
-            path: artifacts.output(job, attempt, file),
-            content_type,
-            etag: format!("\"{job}-{attempt}-{file}\""),
-        })
+    let output = |key, file: &str, content_type| {
+        (name == file).then(|| Stored { key, content_type, etag: etag(&key) })
     };
     Ok(match claim {
-        Claim::Video { job, attempt } => output(job, attempt, VIDEO, "video/mp4"),
-        Claim::Thumbnail { job, attempt } => output(job, attempt, THUMBNAIL, "image/jpeg"),
+        Claim::Video { job, attempt } => output(ArtifactKey::Video { job, attempt }, VIDEO, "video/mp4"),
+        Claim::Thumbnail { job, attempt } => {
+            output(ArtifactKey::Thumbnail { job, attempt }, THUMBNAIL, "image/jpeg")
+        }
         Claim::Input { sha256 } if name == "input" => find_input(state, &sha256).await?,
         Claim::Upload { upload } if name.starts_with("upload.") => {
             match state.intake.store.upload(upload).await?.and_then(|row| row.input_sha256) {
@@ -120,11 +136,14 @@ async fn find(state: &AppState, claim: Claim, name: &str) -> Result<Option<Store
 async fn find_input(state: &AppState, sha256: &[u8; 32]) -> Result<Option<Stored>, ApiError> {
     let known = state.intake.known(sha256).await?;
     Ok(known.map(|row| {
-        let path = state.intake.artifacts.input(sha256);
-        let content_type = if row.format == "png" { "image/png" } else { "image/jpeg" };
-        let etag = format!("\"{}\"", path.file_name().unwrap_or_default().to_string_lossy());
-        Stored { path, content_type, etag }
+        let key = ArtifactKey::Input(*sha256);
+        Stored { key, content_type: intake::content_type(&row.format), etag: etag(&key) }
     }))
+}
+
+/// A name's last part is not its own; the whole name is.
+fn etag(key: &ArtifactKey) -> String {
+    format!("\"{}\"", key.to_string().replace('/', "-"))
 }
 
 /// `If-None-Match` (RFC 9110 section 13.1.2): any of the listed validators, or `*`.

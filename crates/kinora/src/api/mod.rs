@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 pub use auth::{Caller, KeyRing};
 pub use error::ApiError;
+pub use media::MediaDelivery;
 pub use origin::Origin;
 pub use types::ErrorBody;
 
@@ -57,6 +58,7 @@ pub struct App {
     /// Host and port that are listened on.
     pub listen: String,
     pub media_ttl_s: i64,
+    pub media_delivery: MediaDelivery,
     pub workers_count: u32,
     pub started_at_s: i64,
     pub keys: KeyRing,

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::{DataDir, Failure, runtime};
-use crate::artifacts::Artifacts;
+use crate::artifacts::DataFolder;
 use crate::clock;
 use crate::jobs::{JobStore, StoreSettings};
 use crate::keys;
@@ -71,8 +71,8 @@ impl Keys {
 }
 
 async fn open(data: &DataDir) -> Result<JobStore, Failure> {
-    let artifacts = Artifacts::open(&data.data_dir)?;
-    Ok(JobStore::open(&artifacts.database(), StoreSettings::default()).await?)
+    let folder = DataFolder::open(&data.data_dir)?;
+    Ok(JobStore::open(&folder.database(), StoreSettings::default()).await?)
 }
 
 #[expect(clippy::print_stdout, reason = "the command's result")]

@@ -4,6 +4,7 @@ mod animate;
 mod bench;
 mod keys;
 mod serve;
+mod storage;
 
 use std::process::ExitCode;
 
@@ -42,7 +43,7 @@ const EXIT_CODES: &str =
 #[derive(Debug, Subcommand)]
 enum Command {
     Animate(animate::Animate),
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     #[command(subcommand)]
     Keys(keys::Keys),
     #[command(subcommand)]

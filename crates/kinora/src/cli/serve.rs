@@ -11,8 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::{DataDir, Failure, runtime};
-use crate::api::BASES;
+use super::storage::Storage;
+use super::{Failure, runtime};
+use crate::api::{BASES, MediaDelivery};
 use crate::fetch::FetchPolicy;
 use crate::jobs::StoreSettings;
 use crate::keys;
@@ -30,7 +31,7 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR:PORT", env = "KINORA_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     #[command(flatten)]
-    data: DataDir,
+    storage: Storage,
     /// Address that answered media URLs begin with; needed behind a proxy. The caller's Host header otherwise.
     #[arg(long, value_name = "URL", env = "KINORA_PUBLIC_URL", value_parser = parse_public_url)]
     public_url: Option<String>,
@@ -61,6 +62,9 @@ pub struct Serve {
     /// Hours that media URLs stay valid, at least.
     #[arg(long, value_name = "H", env = "KINORA_MEDIA_TTL_H", default_value = "168", value_parser = clap::value_parser!(u64).range(24..=87600))]
     media_ttl_h: u64,
+    /// How callers get files that lie in a bucket.
+    #[arg(long, env = "KINORA_MEDIA_DELIVERY", value_enum, default_value = "stream")]
+    media_delivery: MediaDelivery,
     /// Seconds that the running video may take to finish after SIGTERM before it is given back.
     #[arg(long, value_name = "S", env = "KINORA_GRACE_S", default_value = "10", value_parser = clap::value_parser!(u64).range(0..=3600))]
     grace_s: u64,
@@ -96,7 +100,7 @@ impl Serve {
     async fn serve(self) -> Result<(), Failure> {
         let stop = CancellationToken::new();
         stop_on_signals(&stop)?;
-        let server = Server::bind(self.settings()).await?;
+        let server = Server::bind(self.settings()?).await?;
         let origin = self.public_url.clone().unwrap_or_else(|| format!("http://{}", server.address()));
         self.greet(&server, &origin).await?;
         server.run(stop).await?;
@@ -104,10 +108,11 @@ impl Serve {
         Ok(())
     }
 
-    fn settings(&self) -> ServerSettings {
-        ServerSettings {
+    fn settings(&self) -> Result<ServerSettings, Failure> {
+        Ok(ServerSettings {
             listen: self.listen,
-            data_dir: self.data.data_dir.clone(),
+            data_dir: self.storage.data.data_dir.clone(),
+            bucket: self.storage.bucket()?,
             public_url: self.public_url.clone(),
             engine: self.engine.load(),
             workers_count: if self.no_worker { 0 } else { self.workers },
@@ -116,8 +121,9 @@ impl Serve {
             rate_per_second: NonZeroU32::new(self.rate_limit),
             media_ttl: Duration::from_secs(self.media_ttl_h * 3600),
             lease: Duration::from_secs(self.lease_s),
+            media_delivery: self.media_delivery,
             grace: Duration::from_secs(self.grace_s),
-        }
+        })
     }
 
     /// Tells where the server is, and on first start how to use it.
@@ -130,7 +136,7 @@ impl Serve {
             writeln!(stdout, "try it:\n{}", curl(origin, key.reveal()))?;
         }
         tracing::info!(
-            address = %server.address(), data_dir = %self.data.data_dir.display(),
+            address = %server.address(), data_dir = %self.storage.data.data_dir.display(),
             engine = self.engine.load().name(), documents = format!("{origin}/docs"), "server.started"
         );
         Ok(())

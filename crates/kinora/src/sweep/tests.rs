@@ -1,5 +1,5 @@
 use super::*;
-use crate::artifacts::VIDEO;
+use crate::artifacts::ArtifactKey;
 use crate::jobs::{Claim, Event, InputRow, NewJob, Outcome, StoreSettings};
 
 const MODEL: &str = "model";
@@ -14,7 +14,7 @@ impl Fixture {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let artifacts = Artifacts::open(folder.path()).unwrap();
-        let store = JobStore::open(&artifacts.database(), StoreSettings::default()).await.unwrap();
+        let store = JobStore::open(&artifacts.folder().database(), StoreSettings::default()).await.unwrap();
         let input =
             InputRow { sha256: [7; 32], format: "png".into(), width_px: 300, height_px: 300, size_bytes: 10 };
         store.add_input(input, 1).await.unwrap();
@@ -47,9 +47,9 @@ impl Fixture {
         self.store.report(id, event, 3).await.unwrap().unwrap().unwrap();
     }
 
-    fn leave_clip(&self, id: Uuid, attempt: i64) {
-        let path = self.artifacts.output(id, attempt, VIDEO);
-        self.artifacts.stage().unwrap().commit(&path).unwrap();
+    async fn leave_clip(&self, job: Uuid, attempt: i64) {
+        let key = ArtifactKey::Video { job, attempt };
+        self.artifacts.commit(self.artifacts.stage().unwrap(), key, "video/mp4").await.unwrap();
     }
 
     /// The attempts of a job that still have files after a sweep.
@@ -58,6 +58,7 @@ impl Fixture {
         let mut left: Vec<i64> = self
             .artifacts
             .attempts()
+            .await
             .unwrap()
             .into_iter()
             .filter(|(of, _)| *of == id)
@@ -87,7 +88,7 @@ fn outcome(attempt: i64) -> Outcome {
 async fn an_attempt_in_progress_is_kept_and_goes_once_it_is_given_back() {
     let fixture = Fixture::new().await;
     let job = fixture.claimed().await;
-    fixture.leave_clip(job.id, 1);
+    fixture.leave_clip(job.id, 1).await;
     assert_eq!(fixture.swept(job.id).await, [1]);
     fixture.report(job.id, Event::Released { attempt: 1 }).await;
     assert!(fixture.swept(job.id).await.is_empty());
@@ -97,12 +98,12 @@ async fn an_attempt_in_progress_is_kept_and_goes_once_it_is_given_back() {
 async fn of_a_success_only_the_attempt_of_its_outcome_is_kept() {
     let fixture = Fixture::new().await;
     let job = fixture.claimed().await;
-    fixture.leave_clip(job.id, 1);
+    fixture.leave_clip(job.id, 1).await;
     fixture.report(job.id, Event::Released { attempt: 1 }).await;
     fixture.claim().await;
-    fixture.leave_clip(job.id, 2);
+    fixture.leave_clip(job.id, 2).await;
     assert_eq!(fixture.swept(job.id).await, [2], "a lost attempt goes while the next is in progress");
-    fixture.leave_clip(job.id, 1);
+    fixture.leave_clip(job.id, 1).await;
     fixture.report(job.id, Event::Finished { attempt: 2, outcome: outcome(2) }).await;
     assert_eq!(fixture.swept(job.id).await, [2]);
 }
@@ -111,8 +112,8 @@ async fn of_a_success_only_the_attempt_of_its_outcome_is_kept() {
 async fn what_belongs_to_a_cancelled_job_goes_and_to_an_unknown_one_stays() {
     let fixture = Fixture::new().await;
     let (job, unknown) = (fixture.claimed().await, Uuid::now_v7());
-    fixture.leave_clip(job.id, 1);
-    fixture.leave_clip(unknown, 1);
+    fixture.leave_clip(job.id, 1).await;
+    fixture.leave_clip(unknown, 1).await;
     fixture.report(job.id, Event::Cancelled).await;
     assert!(fixture.swept(job.id).await.is_empty());
     assert_eq!(fixture.swept(unknown).await, [1]);

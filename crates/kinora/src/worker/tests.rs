@@ -12,7 +12,7 @@ struct Fixture {
 async fn fixture() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let artifacts = Artifacts::open(folder.path()).unwrap();
-    let store = JobStore::open(&artifacts.database(), StoreSettings::default()).await.unwrap();
+    let store = JobStore::open(&artifacts.folder().database(), StoreSettings::default()).await.unwrap();
     let worker = Worker {
         store,
         artifacts,
@@ -43,8 +43,9 @@ impl Fixture {
         };
         self.worker.store.submit(new).await.unwrap().unwrap();
         let job = self.worker.claim().await.unwrap().unwrap();
-        let video = self.worker.artifacts.output(job.id, job.attempt, VIDEO);
-        self.worker.artifacts.stage().unwrap().commit(&video).unwrap();
+        let video = ArtifactKey::Video { job: job.id, attempt: job.attempt };
+        let artifacts = &self.worker.artifacts;
+        artifacts.commit(artifacts.stage().unwrap(), video, "video/mp4").await.unwrap();
         let outcome = Outcome {
             attempt: job.attempt,
             engine: "pattern".into(),
@@ -61,8 +62,9 @@ impl Fixture {
         (job, Event::Finished { attempt, outcome })
     }
 
-    fn has_video(&self, job: &Job) -> bool {
-        self.worker.artifacts.output(job.id, job.attempt, VIDEO).exists()
+    async fn has_video(&self, job: &Job) -> bool {
+        let video = ArtifactKey::Video { job: job.id, attempt: job.attempt };
+        self.worker.artifacts.find(video).await.unwrap().is_some()
     }
 }
 
@@ -72,7 +74,7 @@ async fn a_result_that_is_reported_again_keeps_its_files() {
     let (job, finished) = fixture.made().await;
     fixture.worker.report(&job, finished.clone(), Duration::ZERO).await;
     fixture.worker.report(&job, finished, Duration::ZERO).await;
-    assert!(fixture.has_video(&job));
+    assert!(fixture.has_video(&job).await);
 }
 
 #[tokio::test]
@@ -81,7 +83,7 @@ async fn a_result_that_comes_too_late_leaves_no_files() {
     let (job, finished) = fixture.made().await;
     fixture.worker.store.expire_leases(None, 2).await.unwrap();
     fixture.worker.report(&job, finished, Duration::ZERO).await;
-    assert!(!fixture.has_video(&job));
+    assert!(!fixture.has_video(&job).await);
     let now = fixture.worker.store.get(job.id).await.unwrap().unwrap();
     assert_eq!((now.status, &now.outcome), (crate::jobs::Status::Queued, &None));
 }

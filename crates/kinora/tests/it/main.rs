@@ -6,4 +6,5 @@ mod bad_input;
 mod cli;
 mod documents;
 mod process;
+mod s3;
 mod server;

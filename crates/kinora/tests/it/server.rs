@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper::header::HeaderMap;
 use hyper_util::rt::TokioIo;
+use kinora::api::MediaDelivery;
 use kinora::fetch::FetchPolicy;
 use kinora::jobs::{JobStore, StoreSettings};
 use kinora::server::{Server, ServerSettings};
@@ -49,12 +50,14 @@ pub fn settings(folder: &tempfile::TempDir) -> ServerSettings {
     ServerSettings {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.path().to_owned(),
+        bucket: None,
         public_url: None,
         engine: Arc::new(PatternEngine),
         workers_count: 1,
         fetch: FetchPolicy::default(),
         store: StoreSettings::default(),
         rate_per_second: None,
+        media_delivery: MediaDelivery::Stream,
         media_ttl: Duration::from_secs(24 * 3600),
         lease: Duration::from_secs(30),
         grace: Duration::from_secs(5),
