@@ -5,6 +5,7 @@ pub mod artifacts;
 pub mod capability;
 pub mod cli;
 pub mod clock;
+pub mod connections;
 pub mod fetch;
 pub mod intake;
 pub mod jobs;

@@ -14,6 +14,7 @@ use crate::api::{self, App, KeyRing, MediaDelivery, Origin};
 use crate::artifacts::{Artifacts, Bucket, BucketSettings, DataDirLock};
 use crate::capability::Signer;
 use crate::clock;
+use crate::connections::{self, Limits};
 use crate::fetch::{FetchPolicy, Fetcher};
 use crate::intake::Intake;
 use crate::jobs::{JobStore, StoreSettings};
@@ -89,15 +90,14 @@ impl Server {
         }
         tasks.close();
         let router = api::router(self.app(stop.clone())?);
-        let answering =
-            axum::serve(self.listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let answering = connections::serve(self.listener, router, Limits::of_this_process(), stop.clone());
         // A caller that keeps its connection busy must not hold up the end.
         let patience = async {
             stop.cancelled().await;
             tokio::time::sleep(self.settings.grace).await;
         };
         tokio::select! {
-            served = answering => served?,
+            () = answering => {}
             () = patience => tracing::warn!("server.connections_cut"),
         }
         tasks.wait().await;
