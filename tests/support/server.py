@@ -25,7 +25,7 @@ LISTENING = re.compile(r"listening on (http://\S+)")
 def binary() -> Path:
     """The program under test."""
     named = os.environ.get("KINORA_BIN")
-    path = Path(named) if named else Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "kinora"
+    path = Path(named) if named else ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "debug" / "kinora"
     if not path.is_file():
         raise FileNotFoundError(f"no program at {path}: run `cargo build`, or set KINORA_BIN")
     return path.resolve()
