@@ -19,4 +19,5 @@ pub use engine::{
 pub use motion::MotionEngine;
 pub use pattern::PatternEngine;
 pub use picture::{Picture, PictureError};
+pub use rng::Noise;
 pub use spec::{ClipDuration, GenerateSpec};

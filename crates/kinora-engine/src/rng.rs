@@ -12,14 +12,14 @@ const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
 /// One stream of random numbers, addressed by index.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Noise {
+pub struct Noise {
     key: [u32; 2],
     stream: u64,
 }
 
 impl Noise {
     /// The stream called `name` under `seed`.
-    pub(crate) fn new(seed: u64, name: &str) -> Self {
+    pub fn new(seed: u64, name: &str) -> Self {
         Self { key: [seed as u32, (seed >> 32) as u32], stream: fnv1a(name.as_bytes()) }
     }
 
@@ -40,7 +40,7 @@ impl Noise {
     }
 
     /// Mean 0, standard deviation 1 (Box-Muller).
-    pub(crate) fn normal(&self, index: u64) -> f32 {
+    pub fn normal(&self, index: u64) -> f32 {
         let [a, b, ..] = self.units(index);
         (-2.0 * (1.0 - a).ln()).sqrt() * (std::f32::consts::TAU * b).cos()
     }

@@ -1,0 +1,154 @@
+//! One block: attention over the video's tokens, attention to the text, a feed-forward layer.
+
+use candle_core::{DType, Tensor};
+
+use super::{DitConfig, Place, Rotary};
+use crate::WanError;
+use crate::ops::{
+    Linear, Modulation, attention, gated_add, gelu, layer_norm, modulated_layer_norm, rms_norm, rotate,
+};
+use crate::weights::Weights;
+
+/// Tokens that go through the feed-forward layer at a time, so that its wide middle never holds a whole clip.
+const FEED_FORWARD_TOKENS: usize = 2048;
+
+#[derive(Debug)]
+pub(super) struct Block {
+    attn1: Attention,
+    attn2: Attention,
+    norm2: Option<(Tensor, Tensor)>,
+    ffn: FeedForward,
+    /// `[1, 6, D]`: what is learned of shift, scale and gate of the first and the last part.
+    table: Tensor,
+    eps: f64,
+}
+
+impl Block {
+    pub(super) fn load(
+        weights: &Weights,
+        config: &DitConfig,
+        index: usize,
+        place: Place<'_>,
+    ) -> Result<Self, WanError> {
+        let (prefix, width) = (format!("blocks.{index}"), config.width());
+        let norm2 = match config.cross_attn_norm {
+            false => None,
+            true => {
+                let part =
+                    |part| weights.tensor(&format!("{prefix}.norm2.{part}"), width, DType::F32, place.1);
+                Some((part("weight")?, part("bias")?))
+            }
+        };
+        Ok(Self {
+            attn1: Attention::load(weights, &format!("{prefix}.attn1"), config, place)?,
+            attn2: Attention::load(weights, &format!("{prefix}.attn2"), config, place)?,
+            norm2,
+            ffn: FeedForward::load(weights, &format!("{prefix}.ffn"), config, place)?,
+            table: weights.tensor(
+                &format!("{prefix}.scale_shift_table"),
+                (1, 6, width),
+                DType::F32,
+                place.1,
+            )?,
+            eps: config.eps,
+        })
+    }
+
+    /// x `[N, D]`, text `[L, D]`, time table `[R, 6, D]` whose row *r* serves the next `runs[r]` tokens.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        text: &Tensor,
+        time_table: &Tensor,
+        runs: &[usize],
+        rotary: &Rotary,
+    ) -> Result<Tensor, WanError> {
+        let table = self.table.broadcast_add(&time_table.to_dtype(DType::F32)?)?; // [R, 6, D]
+        let part = |index| -> Result<Tensor, WanError> { Ok(table.get_on_dim(1, index)?.contiguous()?) };
+        let (shift, scale, gate) = (part(0)?, part(1)?, part(2)?);
+        let normed = modulated_layer_norm(x, self.eps, Modulation { scale: &scale, shift: &shift, runs })?;
+        let seen = self.attn1.forward(&normed, &normed, Some(rotary))?;
+        let x = gated_add(x, &seen, &gate.to_dtype(x.dtype())?, runs)?;
+
+        let read = match &self.norm2 {
+            Some((weight, bias)) => {
+                self.attn2.forward(&layer_norm(&x, weight, bias, self.eps)?, text, None)?
+            }
+            None => self.attn2.forward(&x, text, None)?,
+        };
+        let x = (x + read)?;
+
+        let (shift, scale, gate) = (part(3)?, part(4)?, part(5)?);
+        let normed = modulated_layer_norm(&x, self.eps, Modulation { scale: &scale, shift: &shift, runs })?;
+        gated_add(&x, &self.ffn.forward(&normed)?, &gate.to_dtype(x.dtype())?, runs)
+    }
+}
+
+#[derive(Debug)]
+struct Attention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    norm_q: Tensor,
+    norm_k: Tensor,
+    heads: usize,
+    eps: f64,
+}
+
+impl Attention {
+    fn load(weights: &Weights, prefix: &str, config: &DitConfig, place: Place<'_>) -> Result<Self, WanError> {
+        let width = config.width();
+        let linear = |name| Linear::load(weights, &format!("{prefix}.{name}"), &[width, width], true, place);
+        let norm = |name| weights.tensor(&format!("{prefix}.{name}.weight"), width, DType::F32, place.1);
+        Ok(Self {
+            to_q: linear("to_q")?,
+            to_k: linear("to_k")?,
+            to_v: linear("to_v")?,
+            to_out: linear("to_out.0")?,
+            norm_q: norm("norm_q")?,
+            norm_k: norm("norm_k")?,
+            heads: config.num_attention_heads,
+            eps: config.eps,
+        })
+    }
+
+    /// Queries from x `[N, D]`, keys and values from `source` `[L, D]`; queries and keys are turned by `rotary`.
+    fn forward(&self, x: &Tensor, source: &Tensor, rotary: Option<&Rotary>) -> Result<Tensor, WanError> {
+        let mut q = rms_norm(&self.to_q.forward(x)?, &self.norm_q, self.eps)?; // across all heads at once
+        let mut k = rms_norm(&self.to_k.forward(source)?, &self.norm_k, self.eps)?;
+        let v = self.to_v.forward(source)?;
+        if let Some(Rotary { cos, sin }) = rotary {
+            q = rotate(&q, cos, sin)?;
+            k = rotate(&k, cos, sin)?;
+        }
+        self.to_out.forward(&attention(&q, &k, &v, self.heads)?)
+    }
+}
+
+#[derive(Debug)]
+struct FeedForward {
+    into: Linear,
+    out: Linear,
+}
+
+impl FeedForward {
+    fn load(weights: &Weights, prefix: &str, config: &DitConfig, place: Place<'_>) -> Result<Self, WanError> {
+        let linear = |name, outputs, inputs| {
+            Linear::load(weights, &format!("{prefix}.{name}"), &[outputs, inputs], true, place)
+        };
+        Ok(Self {
+            into: linear("net.0.proj", config.ffn_dim, config.width())?,
+            out: linear("net.2", config.width(), config.ffn_dim)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor, WanError> {
+        let tokens = x.dim(0)?;
+        let bands = (0..tokens).step_by(FEED_FORWARD_TOKENS).map(|start| {
+            let band = x.narrow(0, start, FEED_FORWARD_TOKENS.min(tokens - start))?;
+            self.out.forward(&gelu(&self.into.forward(&band)?)?)
+        });
+        Ok(Tensor::cat(&bands.collect::<Result<Vec<_>, WanError>>()?, 0)?)
+    }
+}

@@ -1,0 +1,194 @@
+//! The diffusion transformer: noisy latents, a time for every token and text states in, the velocity of the noise out.
+//!
+//! Always true: widths, depths and patch sizes are those of `config.json`; one list of runs says which tokens have which
+//! time, so a model with one time for all and a model with a time for each token are the same code, and the time's
+//! layers see each distinct time once.
+//! Sources: Wan Team, "Wan: Open and Advanced Large-Scale Video Generative Models" (2025); the diffusers library,
+//! `WanTransformer3DModel`, whose names of tensors are kept.
+
+mod block;
+mod config;
+mod embed;
+mod rope;
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+
+use block::Block;
+pub use config::DitConfig;
+#[doc(hidden)]
+pub use embed::sinusoids;
+use embed::{Patches, TextProjection, TimeEmbedding};
+pub use rope::Rotary;
+
+use crate::ops::{Linear, Modulation, modulated_layer_norm};
+use crate::weights::{Lora, Weights};
+use crate::{Cancel, WanError, go_on};
+
+/// Where and in which type numbers are computed.
+pub type Place<'a> = (DType, &'a Device);
+
+/// The transformer of one expert.
+#[derive(Debug)]
+pub struct Dit {
+    config: DitConfig,
+    patches: Patches,
+    time: TimeEmbedding,
+    text: TextProjection,
+    blocks: Vec<Block>,
+    head: Head,
+    dtype: DType,
+    device: Device,
+}
+
+/// Which tokens have which time, in the order of the tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenTimes {
+    pub times: Vec<f32>,
+    pub runs: Vec<usize>,
+}
+
+impl TokenTimes {
+    /// The same time for `tokens` tokens.
+    pub fn same(time: f32, tokens: usize) -> Self {
+        Self { times: vec![time], runs: vec![tokens] }
+    }
+
+    /// Runs of equal times in a list with one time for each token.
+    pub fn of_tokens(times: &[f32]) -> Self {
+        let runs = times.chunk_by(|a, b| a == b);
+        Self { times: runs.clone().map(|run| run[0]).collect(), runs: runs.map(<[f32]>::len).collect() }
+    }
+}
+
+/// What a clip's tokens share over all steps.
+#[derive(Debug)]
+pub struct Clip {
+    rotary: Rotary,
+    /// Latent frames, rows and columns after patching.
+    grid: [usize; 3],
+}
+
+impl Dit {
+    /// Opens the transformer in `folder`; every tensor's name and shape is checked.
+    pub fn load(folder: &Path, place: Place<'_>) -> Result<Self, WanError> {
+        Self::load_adapted(folder, &[], place)
+    }
+
+    /// The same with adapters beside its layers.
+    pub fn load_adapted(folder: &Path, loras: &[Lora], (dtype, device): Place<'_>) -> Result<Self, WanError> {
+        let config = DitConfig::read(&folder.join("config.json"))?;
+        let weights = Weights::open(folder)?.adapted(loras)?;
+        let place = (dtype, device);
+        Ok(Self {
+            patches: Patches::load(&weights, &config, place)?,
+            time: TimeEmbedding::load(&weights, &config, place)?,
+            text: TextProjection::load(&weights, &config, place)?,
+            blocks: (0..config.num_layers)
+                .map(|index| Block::load(&weights, &config, index, place))
+                .collect::<Result<_, _>>()?,
+            head: Head::load(&weights, &config, place)?,
+            config,
+            dtype,
+            device: device.clone(),
+        })
+    }
+
+    pub fn config(&self) -> &DitConfig {
+        &self.config
+    }
+
+    /// What the steps over latents `[1, C, f, h, w]` of this size share.
+    pub fn clip(&self, [frames, height, width]: [usize; 3]) -> Result<Clip, WanError> {
+        let patch = self.config.patch_size;
+        let fits =
+            [frames, height, width].iter().zip(patch).all(|(side, patch)| *side > 0 && side % patch == 0);
+        if !fits {
+            let problem =
+                format!("latents of {frames}x{height}x{width} do not divide into patches of {patch:?}");
+            return Err(WanError::Request(problem));
+        }
+        let grid = [frames / patch[0], height / patch[1], width / patch[2]];
+        Ok(Clip { rotary: Rotary::new(&self.config, grid, (self.dtype, &self.device))?, grid })
+    }
+
+    /// Text states `[1, L, text_dim]` as the blocks take them, `[L, D]`. The same for every step.
+    pub fn project_text(&self, states: &Tensor) -> Result<Tensor, WanError> {
+        self.text.forward(&states.squeeze(0)?.to_dtype(self.dtype)?.to_device(&self.device)?)
+    }
+
+    /// The velocity `[1, C', f, h, w]` in f32 at `latents` `[1, C, f, h, w]`.
+    ///
+    /// `text` comes from [`Dit::project_text`]. Cancels between blocks.
+    pub fn forward(
+        &self,
+        clip: &Clip,
+        latents: &Tensor,
+        times: &TokenTimes,
+        text: &Tensor,
+        cancel: Cancel<'_>,
+    ) -> Result<Tensor, WanError> {
+        let latents = latents.to_dtype(self.dtype)?.to_device(&self.device)?;
+        let mut x = self.patches.forward(&latents)?; // [N, D]
+        let (temb, table) = self.time.forward(&times.times)?; // [R, D], [R, 6, D]
+        for block in &self.blocks {
+            go_on(cancel)?;
+            x = block.forward(&x, text, &table, &times.runs, &clip.rotary)?;
+        }
+        let out = self.head.forward(&x, &temb, &times.runs)?; // [N, p·C']
+        Ok(self.patches.assemble(&out, clip.grid)?.to_dtype(DType::F32)?)
+    }
+
+    /// The parts of [`Dit::forward`] one by one, for goldens of each stage.
+    #[doc(hidden)]
+    pub fn taps(
+        &self,
+        clip: &Clip,
+        latents: &Tensor,
+        times: &TokenTimes,
+        text: &Tensor,
+    ) -> Result<Vec<Tensor>, WanError> {
+        let mut taps = vec![self.patches.forward(latents)?];
+        let (_, table) = self.time.forward(&times.times)?;
+        for block in &self.blocks {
+            let x = taps.last().expect("the patches are there");
+            taps.push(block.forward(x, text, &table, &times.runs, &clip.rotary)?);
+        }
+        Ok(taps)
+    }
+
+    /// `(temb [R, D], projection [R, 6, D])` of distinct times, for goldens.
+    #[doc(hidden)]
+    pub fn time_embedding(&self, times: &[f32]) -> Result<(Tensor, Tensor), WanError> {
+        self.time.forward(times)
+    }
+}
+
+/// The last normalisation and projection.
+#[derive(Debug)]
+struct Head {
+    table: Tensor,
+    proj: Linear,
+    eps: f64,
+}
+
+impl Head {
+    fn load(weights: &Weights, config: &DitConfig, place: Place<'_>) -> Result<Self, WanError> {
+        let (width, patch) = (config.width(), config.patch_size.iter().product::<usize>());
+        let outputs = config.outputs() * patch;
+        Ok(Self {
+            table: weights.tensor("scale_shift_table", (1, 2, width), DType::F32, place.1)?,
+            proj: Linear::load(weights, "proj_out", &[outputs, width], true, place)?,
+            eps: config.eps,
+        })
+    }
+
+    /// x `[N, D]` and temb `[R, D]` to `[N, p·C']`.
+    fn forward(&self, x: &Tensor, temb: &Tensor, runs: &[usize]) -> Result<Tensor, WanError> {
+        let table = self.table.broadcast_add(&temb.to_dtype(DType::F32)?.unsqueeze(1)?)?; // [R, 2, D]
+        let (shift, scale) = (table.get_on_dim(1, 0)?.contiguous()?, table.get_on_dim(1, 1)?.contiguous()?);
+        let x = modulated_layer_norm(x, self.eps, Modulation { scale: &scale, shift: &shift, runs })?;
+        self.proj.forward(&x)
+    }
+}

@@ -1,0 +1,87 @@
+//! The pipeline behind the seam that the product sees.
+
+use std::path::Path;
+
+use candle_core::{DType, Device};
+use kinora_engine::{
+    ClipFormat, Engine, EngineError, FrameSink, GenerateSpec, Generated, Monitor, Picture, SinkError,
+};
+use serde_json::json;
+
+use crate::WanError;
+use crate::condition::Family;
+use crate::model::Target;
+use crate::picture::Size;
+use crate::pipeline::{Pipeline, Settings, open};
+
+/// The neural engine over one model.
+#[derive(Debug)]
+pub struct WanEngine {
+    pipeline: Pipeline,
+}
+
+impl WanEngine {
+    /// Opens the model in `folder` to compute in f32 on the CPU. Everything that can be checked without computing is.
+    pub fn open(folder: &Path, settings: Settings) -> Result<Self, WanError> {
+        let target = Target { dtype: DType::F32, device: Device::Cpu };
+        Ok(Self { pipeline: open(folder, target, settings)? })
+    }
+}
+
+impl Engine for WanEngine {
+    fn name(&self) -> &'static str {
+        "wan"
+    }
+
+    fn description(&self) -> &'static str {
+        match self.pipeline.model().family {
+            Family::PerTokenTimes => {
+                "A video diffusion transformer of the Wan2.2 TI2V kind, computed here from the weights its owner chose."
+            }
+            Family::Concatenated => {
+                "A video diffusion transformer of the Wan2.2 I2V kind, computed here from the weights its owner chose."
+            }
+        }
+    }
+
+    fn clip_format(&self, picture_width_px: u32, picture_height_px: u32, spec: &GenerateSpec) -> ClipFormat {
+        let picture = Size { width_px: picture_width_px as usize, height_px: picture_height_px as usize };
+        let size = self.pipeline.size(picture);
+        ClipFormat {
+            width_px: size.width_px as u32,
+            height_px: size.height_px as u32,
+            fps: self.pipeline.fps(),
+            frames_count: self.pipeline.frames(spec.duration) as u32,
+        }
+    }
+
+    fn generate(
+        &self,
+        spec: &GenerateSpec,
+        picture: &Picture,
+        sink: &mut dyn FrameSink,
+        monitor: &dyn Monitor,
+    ) -> Result<Generated, EngineError> {
+        let stages = self.pipeline.run(spec, picture, sink, monitor, &mut |_| {})?;
+        Ok(Generated { stages, plan: Some(json!({ "model": self.model_name() })) })
+    }
+}
+
+impl WanEngine {
+    fn model_name(&self) -> String {
+        let folder = &self.pipeline.model().folder;
+        folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    }
+}
+
+impl From<WanError> for EngineError {
+    fn from(error: WanError) -> Self {
+        match error {
+            WanError::Cancelled => Self::Cancelled,
+            WanError::Sink(SinkError(cause)) => Self::Sink(SinkError(cause)),
+            // A disk may come back.
+            WanError::Read { .. } => Self::Retryable(error.to_string()),
+            _ => Self::Permanent(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Attention that never holds all scores: tiles of queries pass over blocks of keys with a running softmax.
+//!
+//! Source: Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018); Dao et al., "FlashAttention"
+//! (2022).
+
+use candle_core::{D, Tensor};
+use rayon::prelude::*;
+
+use super::matmul::{Mat, MatMut, Threads, multiply_add};
+use super::simd::{exp, vectorised};
+use super::slices::{from_f32, is_cpu_f32, with_f32};
+use crate::WanError;
+
+/// Queries in a tile and keys in a block: their scores, and the tile's result, stay in a second-level cache.
+const QUERIES: usize = 128;
+const KEYS: usize = 512;
+
+/// `softmax(q kᵀ / √K) v` for each of `heads` heads: q `[N, A·K]`, k and v `[L, A·K]`, answer `[N, A·K]`.
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor, WanError> {
+    if !(is_cpu_f32(q) && is_cpu_f32(k) && is_cpu_f32(v)) {
+        return plain(q, k, v, heads);
+    }
+    let ((tokens, width), (keys, _)) = (q.dims2()?, k.dims2()?);
+    let shape = Shape { tokens, keys, width, head_width: width / heads };
+    let out = with_f32(q, |q| with_f32(k, |k| with_f32(v, |v| tiled(q, k, v, shape))))???;
+    Ok(from_f32(out, (tokens, width))?)
+}
+
+/// The same with one matrix of all scores for each head.
+pub fn plain(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor, WanError> {
+    let (tokens, width) = q.dims2()?;
+    let by_head = |x: &Tensor| -> Result<Tensor, WanError> {
+        // [L, A·K] → [A, L, K]
+        Ok(x.reshape((x.dim(0)?, heads, width / heads))?.transpose(0, 1)?.contiguous()?)
+    };
+    let (q, k, v) = (by_head(q)?, by_head(k)?, by_head(v)?);
+    let scores = (q.matmul(&k.t()?)? * (1.0 / ((width / heads) as f64).sqrt()))?; // [A, N, L]
+    let out = softmax(&scores)?.matmul(&v)?; // [A, N, K]
+    Ok(out.transpose(0, 1)?.reshape((tokens, width))?)
+}
+
+/// Softmax over the last side.
+pub fn softmax(scores: &Tensor) -> Result<Tensor, WanError> {
+    let powers = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+    Ok(powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)?)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    tokens: usize,
+    keys: usize,
+    width: usize,
+    head_width: usize,
+}
+
+/// A tile of queries, and all keys and values.
+#[derive(Debug, Clone, Copy)]
+struct Inputs<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+}
+
+fn tiled(q: &[f32], k: &[f32], v: &[f32], shape: Shape) -> Vec<f32> {
+    let Shape { tokens, width, head_width, .. } = shape;
+    let mut out = vec![0.0; tokens * width];
+    out.par_chunks_mut(QUERIES * width).enumerate().for_each_init(
+        Scratch::default,
+        |scratch, (tile, out)| {
+            let q = &q[tile * QUERIES * width..][..out.len()];
+            for head in 0..width / head_width {
+                scratch.head(out, Inputs { q, k, v }, head * head_width, shape);
+            }
+        },
+    );
+    out
+}
+
+/// What one tile of queries needs room for.
+#[derive(Debug, Default)]
+struct Scratch {
+    /// `[QUERIES, KEYS]`: scores of the current block, then their powers.
+    scores: Vec<f32>,
+    /// For each query: the largest score so far, and the sum of powers relative to it.
+    largest: Vec<f32>,
+    sums: Vec<f32>,
+    /// For each query: what the sums so far shrink by as a larger score appears.
+    shrink: Vec<f32>,
+}
+
+impl Scratch {
+    /// One head of one tile: columns `from..from + head_width` of `out`, `[queries, width]` like `q`.
+    fn head(&mut self, out: &mut [f32], Inputs { q, k, v }: Inputs<'_>, from: usize, shape: Shape) {
+        let Shape { keys, width, head_width, .. } = shape;
+        let queries = q.len() / width;
+        let scale = 1.0 / (head_width as f32).sqrt();
+        self.scores.resize(QUERIES * KEYS, 0.0);
+        for (room, start) in
+            [(&mut self.largest, f32::NEG_INFINITY), (&mut self.sums, 0.0), (&mut self.shrink, 0.0)]
+        {
+            room.clear();
+            room.resize(queries, start);
+        }
+        let q = Mat::rows(&q[from..], queries, head_width, width);
+        for first in (0..keys).step_by(KEYS) {
+            let block = KEYS.min(keys - first);
+            let of = |all: &'_ [f32]| first * width + from..all.len();
+            let k = Mat::rows(&k[of(k)], block, head_width, width);
+            let v = Mat::rows(&v[of(v)], block, head_width, width);
+            let scores = &mut self.scores[..queries * block];
+            let mut into = MatMut { numbers: scores, rows: queries, columns: block, row_stride: block };
+            multiply_add(&mut into, 0.0, q, k.transposed(), scale, Threads::One);
+            running_softmax(scores, block, &mut self.largest, &mut self.sums, &mut self.shrink);
+            for (row, &shrink) in out.chunks_mut(width).zip(&self.shrink) {
+                row[from..from + head_width].iter_mut().for_each(|number| *number *= shrink);
+            }
+            let powers = Mat::rows(scores, queries, block, block);
+            let numbers = &mut out[from..];
+            let mut into = MatMut { numbers, rows: queries, columns: head_width, row_stride: width };
+            multiply_add(&mut into, 1.0, powers, v, 1.0, Threads::One);
+        }
+        for (row, &sum) in out.chunks_mut(width).zip(&self.sums) {
+            let factor = 1.0 / sum;
+            row[from..from + head_width].iter_mut().for_each(|number| *number *= factor);
+        }
+    }
+}
+
+vectorised! {
+    /// Turns scores `[queries, block]` into powers relative to each row's largest score so far, and keeps the sums.
+    fn running_softmax(scores: &mut [f32], block: usize, largest: &mut [f32], sums: &mut [f32], shrink: &mut [f32]) {
+        let state = largest.iter_mut().zip(sums).zip(shrink);
+        for (row, ((largest, sum), shrink)) in scores.chunks_exact_mut(block).zip(state) {
+            let top = lanes(row, *largest, f32::max, |lane, number| if number > lane { number } else { lane });
+            *shrink = exp(*largest - top);
+            *largest = top;
+            for number in row.iter_mut() {
+                *number = exp(*number - top);
+            }
+            *sum = *sum * *shrink + lanes(row, 0.0, |a, b| a + b, |lane, number| lane + number);
+        }
+    }
+}
+
+/// Folds a row in sixteen lanes side by side, which vectors can do and a plain fold of f32 cannot.
+#[inline(always)]
+fn lanes(row: &[f32], start: f32, join: fn(f32, f32) -> f32, step: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; 16];
+    let chunks = row.chunks_exact(16);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, &number) in lanes.iter_mut().zip(chunk) {
+            *lane = step(*lane, number);
+        }
+    }
+    for (lane, &number) in lanes.iter_mut().zip(rest) {
+        *lane = step(*lane, number);
+    }
+    lanes.into_iter().fold(start, join)
+}

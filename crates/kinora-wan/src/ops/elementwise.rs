@@ -1,0 +1,64 @@
+//! Operations on each number by itself.
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::norm::run_of_row;
+use super::simd::{exp, vectorised};
+use super::slices::{from_f32, is_cpu_f32, with_f32};
+use crate::WanError;
+
+/// Numbers that one task works on.
+const CHUNK: usize = 1 << 15;
+/// `√(2/π)` and the cube's share in the tanh form of GELU (Hendrycks and Gimpel, 2016).
+const GELU_SCALE: f32 = 0.797_884_6;
+const GELU_CUBE: f32 = 0.044_715;
+
+/// GELU in its tanh form, of any shape.
+pub fn gelu(x: &Tensor) -> Result<Tensor, WanError> {
+    if !is_cpu_f32(x) {
+        return plain_gelu(x);
+    }
+    let mut numbers = with_f32(x, <[f32]>::to_vec)?;
+    numbers.par_chunks_mut(CHUNK).for_each(gelu_in_place);
+    Ok(from_f32(numbers, x.shape())?)
+}
+
+vectorised! {
+    /// `x (1 + tanh u) / 2` is `x / (1 + e^(-2u))`.
+    fn gelu_in_place(numbers: &mut [f32]) {
+        for number in numbers {
+            let x = *number;
+            let u = GELU_SCALE * (x + GELU_CUBE * x * x * x);
+            *number = x / (1.0 + exp(-2.0 * u));
+        }
+    }
+}
+
+pub fn plain_gelu(x: &Tensor) -> Result<Tensor, WanError> {
+    Ok(x.gelu()?)
+}
+
+/// `x + y · gate`: x and y `[N, D]`, gate `[R, D]`, whose row *r* serves the next `runs[r]` rows.
+pub fn gated_add(x: &Tensor, y: &Tensor, gate: &Tensor, runs: &[usize]) -> Result<Tensor, WanError> {
+    if !(is_cpu_f32(x) && is_cpu_f32(y) && is_cpu_f32(gate)) {
+        return plain_gated_add(x, y, gate, runs);
+    }
+    let width = x.dim(1)?;
+    let mut out = with_f32(x, <[f32]>::to_vec)?;
+    with_f32(y, |y| {
+        with_f32(gate, |gate| {
+            let rows = out.par_chunks_mut(width).zip(y.par_chunks(width)).enumerate();
+            rows.for_each(|(row, (out, y))| {
+                let gate = &gate[run_of_row(row, runs) * width..][..width];
+                out.iter_mut().zip(y).zip(gate).for_each(|((out, y), gate)| *out += y * gate);
+            });
+        })
+    })??;
+    Ok(from_f32(out, x.shape())?)
+}
+
+pub fn plain_gated_add(x: &Tensor, y: &Tensor, gate: &Tensor, runs: &[usize]) -> Result<Tensor, WanError> {
+    let gate = super::norm::spread(gate, runs)?;
+    Ok((x + y.mul(&gate)?)?)
+}

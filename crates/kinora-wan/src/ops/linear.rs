@@ -1,0 +1,139 @@
+//! `y = x Wᵀ + b`, with the weight where it is best kept.
+//!
+//! On the CPU in f32 the weight stays in its mapped file: f32 is multiplied in place, and bf16 or f16 is widened a band
+//! of rows at a time, so a checkpoint costs no memory of its own and half-width weights are never held twice.
+//! Elsewhere the weight is copied to the device once.
+
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+
+use super::matmul::{Mat, MatMut, Threads, multiply_add};
+use super::slices::{from_f32, with_f32};
+use crate::WanError;
+use crate::weights::{LowRank, Matrix, Numbers, Weights, apply_low_rank};
+
+/// Numbers of a narrow weight widened at a time: a band that a last-level cache holds.
+const BAND_NUMBERS: usize = 1 << 20;
+
+/// A linear layer of `columns` inputs and `rows` outputs.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Weight,
+    bias: Option<Tensor>,
+    adapters: Vec<LowRank>,
+}
+
+#[derive(Debug)]
+enum Weight {
+    Kept(Matrix),
+    Resident(Tensor),
+}
+
+impl Linear {
+    /// The layer `name` of `weights`: `name.weight`, whose first side is `outputs` and whose other sides make up
+    /// `inputs`, and `name.bias` when `biased`.
+    pub fn load(
+        weights: &Weights,
+        name: &str,
+        shape: &[usize],
+        biased: bool,
+        (dtype, device): (DType, &Device),
+    ) -> Result<Self, WanError> {
+        let matrix = weights.matrix(&format!("{name}.weight"), shape)?;
+        let outputs = matrix.rows();
+        let bias = match biased {
+            true => Some(weights.tensor(&format!("{name}.bias"), outputs, dtype, device)?),
+            false => None,
+        };
+        let adapters = weights.low_rank(name, [outputs, matrix.columns()], (dtype, device))?;
+        Ok(Self { adapters, ..Self::new(matrix, bias, (dtype, device))? })
+    }
+
+    /// A layer of `weight` `[outputs, inputs]` and `bias` `[outputs]`.
+    pub fn new(
+        weight: Matrix,
+        bias: Option<Tensor>,
+        (dtype, device): (DType, &Device),
+    ) -> Result<Self, WanError> {
+        let weight = match dtype == DType::F32 && device.is_cpu() {
+            true => Weight::Kept(weight),
+            false => Weight::Resident(weight.to_tensor(dtype, device)?),
+        };
+        Ok(Self { weight, bias, adapters: Vec::new() })
+    }
+
+    /// `[N, inputs]` to `[N, outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, WanError> {
+        let out = match (&self.weight, &self.bias) {
+            (Weight::Kept(matrix), _) => self.forward_kept(x, matrix)?,
+            (Weight::Resident(weight), Some(bias)) => x.matmul(&weight.t()?)?.broadcast_add(bias)?,
+            (Weight::Resident(weight), None) => x.matmul(&weight.t()?)?,
+        };
+        apply_low_rank(&self.adapters, x, out)
+    }
+
+    fn forward_kept(&self, x: &Tensor, weight: &Matrix) -> Result<Tensor, WanError> {
+        let (tokens, inputs) = x.dims2()?;
+        if inputs != weight.columns() {
+            let problem = format!("a layer of {} inputs was given {inputs}", weight.columns());
+            return Err(candle_core::Error::Msg(problem).into());
+        }
+        let bias = self.bias.as_ref().map(Tensor::to_vec1::<f32>).transpose()?;
+        let out = with_f32(x, |x| {
+            let mut out = filled(tokens, weight.rows(), bias.as_deref());
+            product(&mut out, x, weight, bias.is_some());
+            out
+        })?;
+        Ok(from_f32(out, (tokens, weight.rows()))?)
+    }
+}
+
+/// `[tokens, outputs]`, every row the bias, or zeros.
+fn filled(tokens: usize, outputs: usize, bias: Option<&[f32]>) -> Vec<f32> {
+    let mut out = vec![0.0; tokens * outputs];
+    if let Some(bias) = bias {
+        out.par_chunks_mut(outputs).for_each(|row| row.copy_from_slice(bias));
+    }
+    out
+}
+
+/// `out = x Wᵀ`, added to what stands there when `add`.
+fn product(out: &mut [f32], x: &[f32], weight: &Matrix, add: bool) {
+    let (outputs, inputs) = (weight.rows(), weight.columns());
+    let tokens = out.len() / outputs;
+    let x = Mat::rows(x, tokens, inputs, inputs);
+    let keep = f32::from(u8::from(add));
+    let mut columns = |start: usize, band: &[f32], rows: usize| {
+        let numbers = &mut out[start..];
+        let mut out = MatMut { numbers, rows: tokens, columns: rows, row_stride: outputs };
+        multiply_add(
+            &mut out,
+            keep,
+            x,
+            Mat::rows(band, rows, inputs, inputs).transposed(),
+            1.0,
+            Threads::All,
+        );
+    };
+    if let Numbers::F32(numbers) = weight.numbers() {
+        return columns(0, numbers, outputs);
+    }
+    let band_rows = (BAND_NUMBERS / inputs).clamp(1, outputs);
+    let mut band = vec![0.0; band_rows * inputs];
+    for start in (0..outputs).step_by(band_rows) {
+        let rows = band_rows.min(outputs - start);
+        let band = &mut band[..rows * inputs];
+        widen(weight, start, band);
+        columns(start, band, rows);
+    }
+}
+
+/// Rows from `start` on into `band`, by all threads.
+fn widen(weight: &Matrix, start: usize, band: &mut [f32]) {
+    const ROWS_AT_ONCE: usize = 16;
+    let columns = weight.columns();
+    band.par_chunks_mut(ROWS_AT_ONCE * columns).enumerate().for_each(|(chunk, into)| {
+        let first = start + chunk * ROWS_AT_ONCE;
+        weight.widen_rows(first..first + into.len() / columns, into);
+    });
+}

@@ -1,0 +1,24 @@
+//! From tensors to slices and back, for operations written by hand.
+
+use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor};
+
+/// Whether the hand-written forms apply to `tensor`.
+pub fn is_cpu_f32(tensor: &Tensor) -> bool {
+    tensor.device().is_cpu() && tensor.dtype() == DType::F32
+}
+
+/// Calls `with` on the numbers of an f32 tensor on the CPU, in row-major order; a strided tensor is copied first.
+pub fn with_f32<R>(tensor: &Tensor, with: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cpu(CpuStorage::F32(numbers)) = &*storage else {
+        candle_core::bail!("expected f32 on the CPU, not {:?} on {:?}", tensor.dtype(), tensor.device());
+    };
+    let start = layout.start_offset();
+    Ok(with(&numbers[start..start + layout.shape().elem_count()]))
+}
+
+/// An f32 tensor on the CPU.
+pub fn from_f32(numbers: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
+    Tensor::from_vec(numbers, shape.into(), &Device::Cpu)
+}

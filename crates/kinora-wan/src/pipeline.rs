@@ -1,0 +1,405 @@
+//! The order of the stages: words, picture, steps, frames. Nothing here computes.
+//!
+//! Always true: the text encoder is gone before the first step; frames leave as their latent frame is decoded; a cancel is
+//! heard between layers, blocks and latent frames.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device, Tensor};
+use kinora_engine::{ClipDuration, FrameSink, GenerateSpec, Monitor, Noise, Picture, Progress, StageTime};
+
+use crate::condition::Condition;
+use crate::dit::{Clip, Dit};
+use crate::model::{Adapters, Model};
+use crate::picture::{Size, best_size, fit, to_rgb, to_tensor};
+use crate::sampler::STEPS_MAX;
+use crate::weights::read_tensor;
+use crate::{Cancel, WanError, go_on};
+
+/// The models' published default of what to avoid (`sample_neg_prompt` in the Wan2.2 repository).
+pub const NEGATIVE_PROMPT: &str = "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，\
+JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，\
+杂乱的背景，三条腿，背景人很多，倒着走";
+
+/// Prompts whose states are kept.
+const STATES_KEPT: usize = 16;
+/// Seconds of one clip as the models were trained; longer ones are chained.
+const CLIP_SECONDS: usize = 5;
+
+/// What a user may set; the model's own recommendation otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    pub steps: Option<usize>,
+    /// Of classifier-free guidance; from the request's `cfg_scale` otherwise.
+    pub guidance: Option<f64>,
+    /// The same for the second expert; as the first otherwise.
+    pub guidance_2: Option<f64>,
+    pub size: Option<Size>,
+    /// Frames of one clip: one more than a multiple of the VAE's scale in time.
+    pub frames: Option<usize>,
+    /// Side in pixels of the squares that frames are decoded in; whole frames otherwise.
+    pub vae_tile: Option<usize>,
+    pub loras: Adapters,
+    /// A safetensors file whose tensor `latents` `[1, z, f, h, w]` is the noise to start from.
+    pub noise: Option<PathBuf>,
+}
+
+/// A model ready to make clips.
+#[derive(Debug)]
+pub struct Pipeline {
+    model: Model,
+    settings: Settings,
+    /// Prompts and their states, the latest first.
+    states: Mutex<VecDeque<(String, Tensor)>>,
+}
+
+/// How one clip of a job is made.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    size: Size,
+    /// Frames of one clip.
+    frames: usize,
+    steps: usize,
+    guidance: f64,
+    guidance_2: f64,
+}
+
+/// The names of a clip's stages.
+struct Stages {
+    image: &'static str,
+    denoise: &'static str,
+    decode: &'static str,
+}
+
+const PARTS: [Stages; 2] = [
+    Stages { image: "image", denoise: "denoise", decode: "decode" },
+    Stages { image: "image, part 2", denoise: "denoise, part 2", decode: "decode, part 2" },
+];
+
+/// Called with the latents after each step, for goldens.
+pub type Tap<'a> = &'a mut dyn FnMut(&Tensor);
+
+impl Pipeline {
+    /// Checks `settings` against `model`.
+    pub fn new(model: Model, settings: Settings) -> Result<Self, WanError> {
+        let pipeline = Self { model, settings, states: Mutex::default() };
+        pipeline.check()?;
+        Ok(pipeline)
+    }
+
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Size of the clip that a picture of `picture` becomes.
+    pub fn size(&self, picture: Size) -> Size {
+        let area_px = self.model.family.defaults().area_px;
+        self.settings.size.unwrap_or_else(|| best_size(picture, area_px, self.model.multiple()))
+    }
+
+    pub fn fps(&self) -> u32 {
+        self.model.family.defaults().fps
+    }
+
+    /// Frames of a clip of `duration`. Chained clips share one.
+    pub fn frames(&self, duration: ClipDuration) -> usize {
+        let frames = self.clip_frames();
+        frames + (parts(duration) - 1) * (frames - 1)
+    }
+
+    fn clip_frames(&self) -> usize {
+        let scale = self.model.vae.temporal_scale();
+        let trained = CLIP_SECONDS * self.fps() as usize / scale * scale + 1;
+        self.settings.frames.unwrap_or(trained)
+    }
+
+    fn check(&self) -> Result<(), WanError> {
+        let refused = |problem: String| Err(WanError::Request(problem));
+        let Size { width_px: wide, height_px: high } = self.model.multiple();
+        if let Some(Size { width_px, height_px }) = self.settings.size
+            && (width_px == 0 || height_px == 0 || width_px % wide != 0 || height_px % high != 0)
+        {
+            return refused(format!(
+                "size {width_px}x{height_px}: this model makes widths in multiples of {wide} and heights in multiples \
+                 of {high}"
+            ));
+        }
+        let (frames, scale) = (self.clip_frames(), self.model.vae.temporal_scale());
+        if frames == 0 || (frames - 1) % scale != 0 {
+            return refused(format!(
+                "frames {frames}: this model makes one frame more than a multiple of {scale}"
+            ));
+        }
+        if let Some(steps) = self.settings.steps
+            && !(1..=STEPS_MAX).contains(&steps)
+        {
+            return refused(format!("steps {steps}: must be from 1 to {STEPS_MAX}"));
+        }
+        for guidance in [self.settings.guidance, self.settings.guidance_2].into_iter().flatten() {
+            if !(guidance.is_finite() && guidance >= 0.0) {
+                return refused(format!("guidance {guidance}: must be 0 or more"));
+            }
+        }
+        self.model.vae.decoder(self.settings.vae_tile).map(drop)
+    }
+
+    fn plan(&self, spec: &GenerateSpec, picture: &Picture) -> Plan {
+        let defaults = self.model.family.defaults();
+        // 0 follows no guidance, 0.5 is the model's own.
+        let by_scale = 1.0 + 2.0 * f64::from(spec.cfg_scale) * (defaults.guidance - 1.0);
+        let guidance = self.settings.guidance.unwrap_or(by_scale);
+        Plan {
+            size: self.size(Size {
+                width_px: picture.width_px() as usize,
+                height_px: picture.height_px() as usize,
+            }),
+            frames: self.clip_frames(),
+            steps: self.settings.steps.unwrap_or(defaults.steps),
+            guidance,
+            guidance_2: self.settings.guidance_2.unwrap_or(guidance),
+        }
+    }
+
+    /// Makes the clip, frame by frame into `sink`.
+    ///
+    /// `tap` hears the latents after each step, then those that are decoded.
+    pub fn run(
+        &self,
+        spec: &GenerateSpec,
+        picture: &Picture,
+        sink: &mut dyn FrameSink,
+        monitor: &dyn Monitor,
+        tap: Tap<'_>,
+    ) -> Result<Vec<StageTime>, WanError> {
+        let plan = self.plan(spec, picture);
+        let mut job = Job { pipeline: self, plan, monitor, sink, tap, times: Vec::new() };
+        if self.settings.noise.is_some() && parts(spec.duration) > 1 {
+            return Err(WanError::Request(
+                "a file of noise starts one clip, not the two of 10 seconds".to_owned(),
+            ));
+        }
+        let text = job.text(spec)?;
+        let mut rgb = fit(picture, plan.size)?;
+        for (part, stages) in PARTS.iter().enumerate().take(parts(spec.duration)) {
+            let noise = self.noise(spec.seed, part, plan)?;
+            let condition = job.condition(stages, &rgb)?;
+            let latents = job.denoise(stages, &condition, noise, &text)?;
+            rgb = job.decode(stages, &latents, part > 0)?;
+        }
+        Ok(job.times)
+    }
+
+    /// `[1, z, f, h, w]` in f32.
+    fn noise(&self, seed: u64, part: usize, plan: Plan) -> Result<Tensor, WanError> {
+        let vae = &self.model.vae;
+        let frames = (plan.frames - 1) / vae.temporal_scale() + 1;
+        let scale = vae.spatial_scale();
+        let shape =
+            [1, vae.latent_channels(), frames, plan.size.height_px / scale, plan.size.width_px / scale];
+        let noise = match &self.settings.noise {
+            Some(path) => read_tensor(path, "latents", &shape)?,
+            None => {
+                let noise = Noise::new(seed, &format!("wan.noise.{part}"));
+                let count = shape.iter().product::<usize>() as u64;
+                Tensor::from_vec((0..count).map(|at| noise.normal(at)).collect(), &shape[..], &Device::Cpu)?
+            }
+        };
+        Ok(noise.to_device(&self.model.target.device)?)
+    }
+}
+
+/// Clips that a duration is chained of.
+fn parts(duration: ClipDuration) -> usize {
+    duration.seconds() as usize / CLIP_SECONDS
+}
+
+/// One run of the pipeline.
+struct Job<'a> {
+    pipeline: &'a Pipeline,
+    plan: Plan,
+    monitor: &'a dyn Monitor,
+    sink: &'a mut dyn FrameSink,
+    tap: Tap<'a>,
+    times: Vec<StageTime>,
+}
+
+/// States of the prompt, and of what to avoid where that is asked for: `[1, L, text_dim]`.
+struct Text {
+    prompt: Tensor,
+    negative: Option<Tensor>,
+}
+
+impl Job<'_> {
+    fn cancelled(&self) -> bool {
+        self.monitor.is_cancelled()
+    }
+
+    fn progress(&self, stage: &'static str, done: usize, total: usize) {
+        self.monitor.progress(Progress { stage, done: done as u32, total: total as u32 });
+    }
+
+    fn took(&mut self, stage: &'static str, duration: Duration) {
+        self.times.push(StageTime { stage, duration });
+    }
+
+    fn text(&mut self, spec: &GenerateSpec) -> Result<Text, WanError> {
+        let started = Instant::now();
+        let guided = self.plan.guidance > 1.0;
+        let negative = if spec.negative_prompt.is_empty() { NEGATIVE_PROMPT } else { &spec.negative_prompt };
+        let prompts = [Some(spec.prompt.as_str()), guided.then_some(negative)];
+        let total = prompts.iter().flatten().count();
+        let mut states = Vec::new();
+        let mut encoder = None;
+        for prompt in prompts.into_iter().flatten() {
+            self.progress("text", states.len(), total);
+            states.push(self.pipeline.states_of(prompt, &mut encoder, &|| self.cancelled())?);
+        }
+        self.progress("text", total, total);
+        self.took("text", started.elapsed());
+        let mut states = states.into_iter();
+        let prompt = states.next().expect("the prompt has states");
+        Ok(Text { prompt, negative: states.next() })
+    }
+
+    fn condition(&mut self, stages: &Stages, rgb: &[u8]) -> Result<Condition, WanError> {
+        let started = Instant::now();
+        self.progress(stages.image, 0, 1);
+        let model = &self.pipeline.model;
+        let picture = to_tensor(rgb, self.plan.size)?.to_device(&model.target.device)?;
+        let cancel = || self.cancelled();
+        let condition = Condition::new(model.family, &model.vae, &picture, self.plan.frames, &cancel)?;
+        self.progress(stages.image, 1, 1);
+        self.took(stages.image, started.elapsed());
+        Ok(condition)
+    }
+
+    fn denoise(
+        &mut self,
+        stages: &Stages,
+        condition: &Condition,
+        noise: Tensor,
+        text: &Text,
+    ) -> Result<Tensor, WanError> {
+        let started = Instant::now();
+        let model = &self.pipeline.model;
+        let (_, _, frames, height, width) = noise.dims5()?;
+        let grid = [frames, height, width];
+        let mut expert = Expert::new(&model.dit, grid, text)?;
+        let [_, high, wide] = model.dit.config().patch_size;
+        let tokens = (height / high) * (width / wide);
+        let mut solver = model.solver.solver(self.plan.steps)?;
+        let mut latents = noise;
+        let mut guidance = self.plan.guidance;
+        self.progress(stages.denoise, 0, self.plan.steps);
+        for (step, time) in solver.schedule().times.clone().into_iter().enumerate() {
+            go_on(&|| self.cancelled())?;
+            if let Some(low_noise) = model.low_noise.as_ref().filter(|low_noise| time < low_noise.below_time)
+                && !std::ptr::eq(expert.dit, &raw const low_noise.dit)
+            {
+                expert = Expert::new(&low_noise.dit, grid, text)?;
+                guidance = self.plan.guidance_2;
+            }
+            let times = condition.token_times(time, frames, tokens);
+            let input = condition.model_input(&latents)?;
+            let velocity =
+                |text| expert.dit.forward(&expert.clip, &input, &times, text, &|| self.cancelled());
+            let mut predicted = velocity(&expert.prompt)?;
+            if let Some(negative) = &expert.negative {
+                let away = velocity(negative)?;
+                predicted = (&away + ((predicted - &away)? * guidance)?)?;
+            }
+            latents = solver.step(&predicted, &latents)?;
+            (self.tap)(&latents);
+            self.progress(stages.denoise, step + 1, self.plan.steps);
+        }
+        let latents = condition.finish(&latents)?;
+        (self.tap)(&latents);
+        self.took(stages.denoise, started.elapsed());
+        Ok(latents)
+    }
+
+    /// Decodes into the sink, but for the first frame where `continued`; gives the last frame `[H, W, 3]`.
+    fn decode(&mut self, stages: &Stages, latents: &Tensor, continued: bool) -> Result<Vec<u8>, WanError> {
+        let started = Instant::now();
+        let vae = &self.pipeline.model.vae;
+        let total = latents.dim(2)?;
+        let frame_bytes = self.plan.size.width_px * self.plan.size.height_px * 3;
+        let mut decoder = vae.decoder(self.pipeline.settings.vae_tile)?;
+        let mut last = Vec::new();
+        self.progress(stages.decode, 0, total);
+        for index in 0..total {
+            let decoded = decoder.push(&latents.narrow(2, index, 1)?, &|| self.cancelled())?;
+            let rgb = to_rgb(&decoded)?;
+            let skipped = if continued && index == 0 { frame_bytes } else { 0 };
+            for frame in rgb[skipped..].chunks_exact(frame_bytes) {
+                self.sink.frame(frame)?;
+            }
+            last = rgb[rgb.len() - frame_bytes..].to_vec();
+            self.progress(stages.decode, index + 1, total);
+        }
+        self.took(stages.decode, started.elapsed());
+        Ok(last)
+    }
+}
+
+/// A transformer with what its steps share.
+struct Expert<'a> {
+    dit: &'a Dit,
+    clip: Clip,
+    prompt: Tensor,
+    negative: Option<Tensor>,
+}
+
+impl<'a> Expert<'a> {
+    fn new(dit: &'a Dit, grid: [usize; 3], text: &Text) -> Result<Self, WanError> {
+        Ok(Self {
+            dit,
+            clip: dit.clip(grid)?,
+            prompt: dit.project_text(&text.prompt)?,
+            negative: text.negative.as_ref().map(|states| dit.project_text(states)).transpose()?,
+        })
+    }
+}
+
+impl Pipeline {
+    /// States of `prompt`, remembered or by `encoder`, which is opened when first needed.
+    fn states_of(
+        &self,
+        prompt: &str,
+        encoder: &mut Option<crate::text::TextEncoder>,
+        cancel: Cancel<'_>,
+    ) -> Result<Tensor, WanError> {
+        if let Some(states) = self.remembered(prompt) {
+            return Ok(states);
+        }
+        let encoder = match encoder {
+            Some(encoder) => encoder,
+            None => encoder.insert(self.model.text()?),
+        };
+        let states = encoder.states(prompt, cancel)?.to_dtype(DType::F32)?;
+        let mut all = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push_front((prompt.to_owned(), states.clone()));
+        all.truncate(STATES_KEPT);
+        Ok(states)
+    }
+
+    fn remembered(&self, prompt: &str) -> Option<Tensor> {
+        let mut all = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = all.iter().position(|(known, _)| known == prompt)?;
+        let entry = all.remove(place)?;
+        let states = entry.1.clone();
+        all.push_front(entry);
+        Some(states)
+    }
+}
+
+/// Opens `folder` with `settings`.
+pub fn open(folder: &Path, target: crate::model::Target, settings: Settings) -> Result<Pipeline, WanError> {
+    let model = Model::open_adapted(folder, target, &settings.loras)?;
+    // Whatever is wrong with the text encoder is told now, not at the first clip.
+    model.text()?;
+    Pipeline::new(model, settings)
+}

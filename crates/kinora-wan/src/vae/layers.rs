@@ -1,0 +1,326 @@
+//! Layers of encoder and decoder, and what the causal ones remember between chunks of a clip.
+//!
+//! A chunk is `[T, C, H, W]`. Always true: a clip gives the same numbers however it is cut into chunks (but for the first
+//! frame, which the reference treats as a chunk of its own), because every layer that looks back finds in [`Past`] the
+//! last frames that it saw. A layer never changes, so many clips or tiles may pass through it, each with its own past.
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::WanError;
+use crate::ops::{Conv, ConvShape, Frames, Sampling, attention, channel_norm};
+use crate::weights::Weights;
+
+/// Where weights come from and where they go, while layers are loaded; numbers those that look back.
+#[derive(Debug)]
+pub(super) struct Loader<'a> {
+    pub weights: &'a Weights,
+    pub place: (DType, &'a Device),
+    /// Layers so far that look back.
+    pub slots: usize,
+}
+
+/// The last frames each layer saw of one clip or tile.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    slots: Vec<Slot>,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(super) enum Slot {
+    /// The layer has not been reached.
+    #[default]
+    New,
+    /// It has passed the first frame on untouched.
+    Skipped,
+    Frames(Tensor),
+}
+
+impl Past {
+    pub(super) fn new(slots: usize) -> Self {
+        Self { slots: vec![Slot::New; slots] }
+    }
+}
+
+/// The last `count` frames of `past` and `x` together, in memory of their own.
+fn last_frames(past: Option<&Tensor>, x: &Tensor, count: usize) -> Result<Tensor, WanError> {
+    let frames = x.dim(0)?;
+    if frames >= count {
+        return Ok(if frames == count { x.clone() } else { x.narrow(0, frames - count, count)?.copy()? });
+    }
+    let Some(past) = past else { return Ok(x.clone()) };
+    let kept = past.dim(0)?.min(count - frames);
+    Ok(Tensor::cat(&[&past.narrow(0, past.dim(0)? - kept, kept)?, x], 0)?)
+}
+
+/// A convolution that looks at this frame and those before it, never ahead.
+#[derive(Debug)]
+pub(super) struct CausalConv {
+    conv: Conv,
+    /// Its place in [`Past`]; `None` where it does not look back.
+    slot: Option<usize>,
+}
+
+impl CausalConv {
+    /// `kernel` counts steps in time, and rows and columns.
+    pub(super) fn load(
+        loader: &mut Loader<'_>,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        kernel: [usize; 2],
+    ) -> Result<Self, WanError> {
+        let shape = ConvShape { outputs, inputs, kernel, stride: 1, sampling: Sampling::Same, flat: false };
+        let slot = (kernel[0] > 1).then(|| {
+            loader.slots += 1;
+            loader.slots - 1
+        });
+        Ok(Self { conv: Conv::load(loader.weights, name, shape, loader.place)?, slot })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor, past: &mut Past) -> Result<Tensor, WanError> {
+        let Some(slot) = self.slot else {
+            return self.conv.forward(Frames { zeros: 0, past: None, x });
+        };
+        let back = self.conv.shape().kernel[0] - 1;
+        let seen = match &past.slots[slot] {
+            Slot::Frames(frames) => Some(frames),
+            Slot::New | Slot::Skipped => None,
+        };
+        let known = seen.map_or(Ok(0), |frames| frames.dim(0))?;
+        let out = self.conv.forward(Frames { zeros: back - known, past: seen, x })?;
+        past.slots[slot] = Slot::Frames(last_frames(seen, x, back)?);
+        Ok(out)
+    }
+
+    /// As [`CausalConv::forward`], but a clip's first chunk goes by unseen: `None`.
+    fn forward_after_first(&self, x: &Tensor, past: &mut Past) -> Result<Option<Tensor>, WanError> {
+        let slot = &mut past.slots[self.slot.expect("a convolution in time has a past")];
+        if matches!(slot, Slot::New) {
+            *slot = Slot::Skipped;
+            return Ok(None);
+        }
+        self.forward(x, past).map(Some)
+    }
+}
+
+/// The learned factors of a normalisation.
+#[derive(Debug)]
+pub(super) struct Norm(Tensor);
+
+impl Norm {
+    /// `name.gamma`, of one number for each channel; `sides` counts the ones that its shape ends in.
+    pub(super) fn load(
+        loader: &Loader<'_>,
+        name: &str,
+        channels: usize,
+        sides: usize,
+    ) -> Result<Self, WanError> {
+        let shape: Vec<_> = std::iter::once(channels).chain(std::iter::repeat_n(1, sides)).collect();
+        let (dtype, device) = loader.place;
+        Ok(Self(loader.weights.tensor(&format!("{name}.gamma"), shape, dtype, device)?.flatten_all()?))
+    }
+
+    pub(super) fn silu(&self, x: &Tensor) -> Result<Tensor, WanError> {
+        channel_norm(x, &self.0, true)
+    }
+}
+
+/// Two normalised convolutions beside a shortcut.
+#[derive(Debug)]
+pub(super) struct ResidualBlock {
+    norms: [Norm; 2],
+    convs: [CausalConv; 2],
+    shortcut: Option<CausalConv>,
+}
+
+impl ResidualBlock {
+    pub(super) fn load(
+        loader: &mut Loader<'_>,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+    ) -> Result<Self, WanError> {
+        let shortcut = match inputs == outputs {
+            true => None,
+            false => {
+                Some(CausalConv::load(loader, &format!("{name}.conv_shortcut"), [inputs, outputs], [1, 1])?)
+            }
+        };
+        Ok(Self {
+            norms: [
+                Norm::load(loader, &format!("{name}.norm1"), inputs, 3)?,
+                Norm::load(loader, &format!("{name}.norm2"), outputs, 3)?,
+            ],
+            convs: [
+                CausalConv::load(loader, &format!("{name}.conv1"), [inputs, outputs], [3, 3])?,
+                CausalConv::load(loader, &format!("{name}.conv2"), [outputs, outputs], [3, 3])?,
+            ],
+            shortcut,
+        })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor, past: &mut Past) -> Result<Tensor, WanError> {
+        let first = self.convs[0].forward(&self.norms[0].silu(x)?, past)?;
+        let second = self.convs[1].forward(&self.norms[1].silu(&first)?, past)?;
+        drop(first);
+        Ok(match &self.shortcut {
+            Some(shortcut) => (second + shortcut.forward(x, past)?)?,
+            None => (second + x)?,
+        })
+    }
+}
+
+/// Attention among the pixels of a frame, one head.
+#[derive(Debug)]
+struct Attention {
+    norm: Norm,
+    qkv: Conv,
+    proj: Conv,
+}
+
+impl Attention {
+    fn load(loader: &Loader<'_>, name: &str, channels: usize) -> Result<Self, WanError> {
+        let linear = |name: String, outputs: usize| {
+            let kernel = [1, 1];
+            let shape = ConvShape {
+                outputs,
+                inputs: channels,
+                kernel,
+                stride: 1,
+                sampling: Sampling::Same,
+                flat: true,
+            };
+            Conv::load(loader.weights, &name, shape, loader.place)
+        };
+        Ok(Self {
+            norm: Norm::load(loader, &format!("{name}.norm"), channels, 2)?,
+            qkv: linear(format!("{name}.to_qkv"), 3 * channels)?,
+            proj: linear(format!("{name}.proj"), channels)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor, WanError> {
+        let (count, channels, height, width) = x.dims4()?;
+        let normal = channel_norm(x, &self.norm.0, false)?;
+        let qkv = self.qkv.forward(Frames { zeros: 0, past: None, x: &normal })?; // [T, 3C, H, W]
+        let mut frames = Vec::with_capacity(count);
+        for frame in 0..count {
+            let all = qkv.get(frame)?.reshape((3, channels, height * width))?.transpose(1, 2)?; // [3, H·W, C]
+            let [q, k, v] = [0, 1, 2].map(|part| all.get(part).and_then(|part| part.contiguous()));
+            let out = attention(&q?, &k?, &v?, 1)?; // [H·W, C]
+            frames.push(out.t()?.contiguous()?.reshape((1, channels, height, width))?);
+        }
+        let out = Tensor::cat(&frames, 0)?;
+        Ok((self.proj.forward(Frames { zeros: 0, past: None, x: &out })? + x)?)
+    }
+}
+
+/// The narrowest part: a residual block, attention, a residual block.
+#[derive(Debug)]
+pub(super) struct MidBlock {
+    resnets: [ResidualBlock; 2],
+    attention: Attention,
+}
+
+impl MidBlock {
+    pub(super) fn load(loader: &mut Loader<'_>, name: &str, channels: usize) -> Result<Self, WanError> {
+        Ok(Self {
+            resnets: [
+                ResidualBlock::load(loader, &format!("{name}.resnets.0"), [channels; 2])?,
+                ResidualBlock::load(loader, &format!("{name}.resnets.1"), [channels; 2])?,
+            ],
+            attention: Attention::load(loader, &format!("{name}.attentions.0"), channels)?,
+        })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor, past: &mut Past) -> Result<Tensor, WanError> {
+        let x = self.attention.forward(&self.resnets[0].forward(x, past)?)?;
+        self.resnets[1].forward(&x, past)
+    }
+}
+
+/// Halves rows and columns, and time as well where it has a second convolution.
+#[derive(Debug)]
+pub(super) struct Downsample {
+    space: Conv,
+    time: Option<(Conv, usize)>,
+}
+
+impl Downsample {
+    pub(super) fn load(
+        loader: &mut Loader<'_>,
+        name: &str,
+        channels: usize,
+        temporal: bool,
+    ) -> Result<Self, WanError> {
+        let shape = ConvShape {
+            outputs: channels,
+            inputs: channels,
+            kernel: [1, 3],
+            stride: 1,
+            sampling: Sampling::Halve,
+            flat: true,
+        };
+        let space = Conv::load(loader.weights, &format!("{name}.resample.1"), shape, loader.place)?;
+        let time = if temporal {
+            let shape =
+                ConvShape { kernel: [3, 1], stride: 2, sampling: Sampling::Same, flat: false, ..shape };
+            loader.slots += 1;
+            let conv = Conv::load(loader.weights, &format!("{name}.time_conv"), shape, loader.place)?;
+            Some((conv, loader.slots - 1))
+        } else {
+            None
+        };
+        Ok(Self { space, time })
+    }
+
+    /// The first chunk, of one frame, keeps it; later ones, of an even number, have half as many after.
+    pub(super) fn forward(&self, x: &Tensor, past: &mut Past) -> Result<Tensor, WanError> {
+        let x = self.space.forward(Frames { zeros: 0, past: None, x })?;
+        let Some((conv, slot)) = &self.time else { return Ok(x) };
+        let seen = std::mem::replace(&mut past.slots[*slot], Slot::Frames(last_frames(None, &x, 1)?));
+        match seen {
+            Slot::Frames(last) => conv.forward(Frames { zeros: 0, past: Some(&last), x: &x }),
+            Slot::New | Slot::Skipped => Ok(x),
+        }
+    }
+}
+
+/// Doubles rows and columns, and before that time where it has a convolution for it.
+#[derive(Debug)]
+pub(super) struct Upsample {
+    space: Conv,
+    time: Option<CausalConv>,
+}
+
+impl Upsample {
+    pub(super) fn load(
+        loader: &mut Loader<'_>,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        temporal: bool,
+    ) -> Result<Self, WanError> {
+        let shape =
+            ConvShape { outputs, inputs, kernel: [1, 3], stride: 1, sampling: Sampling::Double, flat: true };
+        let space = Conv::load(loader.weights, &format!("{name}.resample.1"), shape, loader.place)?;
+        let time = match temporal {
+            true => {
+                Some(CausalConv::load(loader, &format!("{name}.time_conv"), [inputs, 2 * inputs], [3, 1])?)
+            }
+            false => None,
+        };
+        Ok(Self { space, time })
+    }
+
+    /// One frame `[1, C, H, W]` to one, or after the first of a clip to two where time is doubled.
+    pub(super) fn forward(&self, x: &Tensor, past: &mut Past) -> Result<Vec<Tensor>, WanError> {
+        let doubled = match &self.time {
+            Some(conv) => conv.forward_after_first(x, past)?,
+            None => None,
+        };
+        let frames = match doubled {
+            // [1, 2·C, H, W]: the channels of the earlier frame, then of the later.
+            Some(doubled) => doubled.chunk(2, 1)?,
+            None => vec![x.clone()],
+        };
+        frames.iter().map(|frame| self.space.forward(Frames { zeros: 0, past: None, x: frame })).collect()
+    }
+}

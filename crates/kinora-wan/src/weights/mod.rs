@@ -1,0 +1,207 @@
+//! Weights in the layout of the diffusers library: one safetensors file, or shards with an index, in a folder.
+//!
+//! Always true: files are mapped, not read, so what is never used costs nothing and what is used can be dropped by the
+//! system; a shape or type that does not fit is told with file and name before anything is computed with it.
+//! Source: the safetensors format (8 bytes of header length, JSON header, data), and `*.safetensors.index.json` of the
+//! transformers library.
+
+mod lora;
+mod mapped;
+mod safe;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Shape, Tensor};
+
+pub(crate) use lora::apply as apply_low_rank;
+pub use lora::{Lora, LowRank};
+use mapped::MappedFile;
+pub use mapped::{Matrix, Numbers};
+
+use crate::WanError;
+
+/// The names that the libraries save a component's weights under.
+const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
+
+/// The tensors of one component, looked up by the names in the checkpoint.
+#[derive(Debug)]
+pub struct Weights {
+    folder: PathBuf,
+    entries: BTreeMap<String, Entry>,
+    adapters: lora::Adapters,
+}
+
+/// Where a tensor lies.
+#[derive(Debug, Clone)]
+struct Entry {
+    file: MappedFile,
+    dtype: safetensors::Dtype,
+    shape: Vec<usize>,
+    bytes: std::ops::Range<usize>,
+}
+
+impl Weights {
+    /// Opens the weights in `folder`: every shard is mapped and its header checked against its length.
+    pub fn open(folder: &Path) -> Result<Self, WanError> {
+        let mut entries = BTreeMap::new();
+        for path in files(folder)? {
+            for (name, entry) in safe::entries(&path)? {
+                entries.insert(name, entry);
+            }
+        }
+        Ok(Self { folder: folder.to_owned(), entries, adapters: lora::Adapters::default() })
+    }
+
+    /// Opens one safetensors file.
+    pub fn open_file(path: &Path) -> Result<Self, WanError> {
+        let entries = safe::entries(path)?.into_iter().collect();
+        Ok(Self { folder: path.to_owned(), entries, adapters: lora::Adapters::default() })
+    }
+
+    /// With the adapters of these files beside the layers that they are for.
+    pub fn adapted(mut self, loras: &[Lora]) -> Result<Self, WanError> {
+        let mut adapters = lora::Adapters::default();
+        for lora in loras {
+            adapters.add(lora, &self)?;
+        }
+        self.adapters = adapters;
+        Ok(self)
+    }
+
+    /// The adapters of `layer`, which has `[outputs, inputs]`.
+    pub(crate) fn low_rank(
+        &self,
+        layer: &str,
+        size: [usize; 2],
+        place: (DType, &Device),
+    ) -> Result<Vec<LowRank>, WanError> {
+        let all = self.adapters.of(layer).iter();
+        all.map(|adapter| adapter.fitting(size, place).ok_or_else(|| lora::misfit(&self.folder, layer))?)
+            .collect()
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Bytes of all tensors as they are stored.
+    pub fn size_bytes(&self) -> u64 {
+        self.entries.values().map(|entry| entry.bytes.len() as u64).sum()
+    }
+
+    /// The shape of `name` as it is stored.
+    pub fn shape(&self, name: &str) -> Result<&[usize], WanError> {
+        Ok(&self.entry(name)?.shape)
+    }
+
+    /// Copies the tensor `name`, which must have `shape`, to `device` as `dtype`.
+    pub fn tensor(
+        &self,
+        name: &str,
+        shape: impl Into<Shape>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor, WanError> {
+        let entry = self.shaped(name, shape.into().dims())?;
+        let stored = self.stored_dtype(name, entry)?;
+        let bytes = entry.file.bytes(&entry.bytes);
+        let tensor = Tensor::from_raw_buffer(bytes, stored, &entry.shape, device)?;
+        Ok(tensor.to_dtype(dtype)?)
+    }
+
+    /// The tensor `name` of `shape` as a matrix, left where it lies: the first side counts rows, the others make up one.
+    pub fn matrix(&self, name: &str, shape: &[usize]) -> Result<Matrix, WanError> {
+        let entry = self.shaped(name, shape)?;
+        let dtype = self.stored_dtype(name, entry)?;
+        let size = [shape[0], shape[1..].iter().product()];
+        Ok(Matrix::mapped(entry.file.clone(), entry.bytes.clone(), dtype, size))
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, WanError> {
+        self.entries
+            .get(name)
+            .ok_or_else(|| WanError::MissingTensor { path: self.folder.clone(), name: name.to_owned() })
+    }
+
+    fn shaped(&self, name: &str, wanted: &[usize]) -> Result<&Entry, WanError> {
+        let entry = self.entry(name)?;
+        if entry.shape != wanted {
+            return Err(WanError::WrongShape {
+                path: entry.file.path().to_owned(),
+                name: name.to_owned(),
+                got: entry.shape.clone(),
+                wanted: wanted.to_owned(),
+            });
+        }
+        Ok(entry)
+    }
+
+    fn stored_dtype(&self, name: &str, entry: &Entry) -> Result<DType, WanError> {
+        match entry.dtype {
+            safetensors::Dtype::F32 => Ok(DType::F32),
+            safetensors::Dtype::F16 => Ok(DType::F16),
+            safetensors::Dtype::BF16 => Ok(DType::BF16),
+            other => Err(WanError::WrongType {
+                path: entry.file.path().to_owned(),
+                name: name.to_owned(),
+                dtype: format!("{other:?}"),
+            }),
+        }
+    }
+}
+
+/// The one tensor `name` of `shape` in the safetensors file at `path`, as f32 on the CPU.
+pub fn read_tensor(path: &Path, name: &str, shape: &[usize]) -> Result<Tensor, WanError> {
+    Weights::open_file(path)?.tensor(name, shape, DType::F32, &Device::Cpu)
+}
+
+/// The files that hold the weights in `folder`: those that the index names, else the single file.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, WanError> {
+    for stem in STEMS {
+        let index = folder.join(format!("{stem}.safetensors.index.json"));
+        if index.exists() {
+            return shards(folder, &index);
+        }
+        let single = folder.join(format!("{stem}.safetensors"));
+        if single.exists() {
+            return Ok(vec![single]);
+        }
+    }
+    let [diffusers, transformers] = STEMS;
+    Err(WanError::config(
+        folder,
+        format!(
+            "no weights: neither {diffusers}.safetensors nor {transformers}.safetensors, nor an index of shards"
+        ),
+    ))
+}
+
+fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>, WanError> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let parsed: Index = read_json(index)?;
+    let names: std::collections::BTreeSet<_> = parsed.weight_map.into_values().collect();
+    let plain = |name: &String| Path::new(name).file_name().is_some_and(|file| file == name.as_str());
+    if let Some(name) = names.iter().find(|name| !plain(name)) {
+        return Err(WanError::config(index, format!("`{name}` is not the name of a file beside it")));
+    }
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+/// Reads a JSON file into `T`, telling file and problem otherwise.
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, WanError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| WanError::Read { path: path.to_owned(), source })?;
+    serde_json::from_str(&text).map_err(|error| WanError::config(path, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,34 @@
+//! Headers of safetensors files, checked against the file's length.
+
+use std::path::Path;
+
+use safetensors::SafeTensors;
+
+use super::Entry;
+use super::mapped::MappedFile;
+use crate::WanError;
+
+/// Bytes that hold the header's length, at the file's start.
+const LENGTH_BYTES: usize = 8;
+
+/// The tensors in the file at `path`.
+pub(super) fn entries(path: &Path) -> Result<Vec<(String, Entry)>, WanError> {
+    let file = MappedFile::open(path)?;
+    let damaged = |problem: String| WanError::Damaged { path: path.to_owned(), problem };
+    let all = file.bytes(&(0..file.len()));
+    let (header_bytes, metadata) =
+        SafeTensors::read_metadata(all).map_err(|error| damaged(format!("bad header: {error}")))?;
+    let start = LENGTH_BYTES + header_bytes;
+    let tensors = metadata.tensors();
+    let end = start + tensors.values().map(|info| info.data_offsets.1).max().unwrap_or(0);
+    if end != file.len() {
+        return Err(damaged(format!("it has {} bytes, its header tells of {end}", file.len())));
+    }
+    let entry = |info: &safetensors::tensor::TensorInfo| Entry {
+        file: file.clone(),
+        dtype: info.dtype,
+        shape: info.shape.clone(),
+        bytes: start + info.data_offsets.0..start + info.data_offsets.1,
+    };
+    Ok(tensors.into_iter().map(|(name, info)| (name, entry(info))).collect())
+}

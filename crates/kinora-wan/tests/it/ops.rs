@@ -1,0 +1,65 @@
+//! Every fast operation equals its plain form, on shapes that fit no vector and no tile.
+
+use candle_core::{Device, Tensor};
+use kinora_wan::ops::{self, Modulation, plain};
+use proptest::prelude::*;
+
+use crate::golden::error;
+
+/// Far under the goldens' tolerance, well above rounding.
+const TOLERANCE: f64 = 2e-6;
+
+/// Numbers that look random, mean 0.
+fn tensor(seed: u64, rows: usize, columns: usize) -> Tensor {
+    let noise = kinora_engine::Noise::new(seed, "ops");
+    let numbers: Vec<f32> = (0..(rows * columns) as u64).map(|at| noise.normal(at)).collect();
+    Tensor::from_vec(numbers, (rows, columns), &Device::Cpu).unwrap()
+}
+
+fn row(seed: u64, columns: usize) -> Tensor {
+    tensor(seed, 1, columns).squeeze(0).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn attention(tokens in 1usize..300, keys in 1usize..1200, heads in 1usize..4, half in 1usize..20, seed: u64) {
+        let width = heads * half * 2;
+        let (q, k, v) = (tensor(seed, tokens, width), tensor(seed ^ 1, keys, width), tensor(seed ^ 2, keys, width));
+        // Large scores find out whether the running maximum is kept.
+        let q = (q * 8.0).unwrap();
+        let fast = ops::attention(&q, &k, &v, heads).unwrap();
+        prop_assert!(error(&fast, &plain::attention(&q, &k, &v, heads).unwrap()) < 5e-6);
+    }
+
+    #[test]
+    fn normalisations(tokens in 1usize..40, width in 1usize..70, split in 0usize..40, seed: u64) {
+        let x = ((tensor(seed, tokens, width) * 3.0).unwrap() + 1.0).unwrap();
+        let (weight, bias) = (row(seed ^ 1, width), row(seed ^ 2, width));
+        let split = split.min(tokens - 1);
+        let runs = [split, tokens - split];
+        let (scale, shift) = (tensor(seed ^ 3, 2, width), tensor(seed ^ 4, 2, width));
+        let by = Modulation { scale: &scale, shift: &shift, runs: &runs };
+        prop_assert!(error(&ops::rms_norm(&x, &weight, 1e-6).unwrap(), &plain::rms_norm(&x, &weight, 1e-6).unwrap()) < TOLERANCE);
+        if width > 1 {
+            let (fast, slow) = (ops::layer_norm(&x, &weight, &bias, 1e-6), plain::layer_norm(&x, &weight, &bias, 1e-6));
+            prop_assert!(error(&fast.unwrap(), &slow.unwrap()) < TOLERANCE);
+            let (fast, slow) = (ops::modulated_layer_norm(&x, 1e-6, by), plain::modulated_layer_norm(&x, 1e-6, by));
+            prop_assert!(error(&fast.unwrap(), &slow.unwrap()) < TOLERANCE);
+        }
+        let y = tensor(seed ^ 5, tokens, width);
+        let (fast, slow) = (ops::gated_add(&x, &y, &scale, &runs), plain::gated_add(&x, &y, &scale, &runs));
+        prop_assert!(error(&fast.unwrap(), &slow.unwrap()) < TOLERANCE);
+        prop_assert!(error(&ops::gelu(&x).unwrap(), &plain::gelu(&x).unwrap()) < TOLERANCE);
+    }
+
+    #[test]
+    fn rotation(tokens in 1usize..40, heads in 1usize..4, half in 1usize..20, seed: u64) {
+        let x = tensor(seed, tokens, heads * half * 2);
+        let angles = tensor(seed ^ 1, tokens, half);
+        let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
+        let fast = ops::rotate(&x, &cos, &sin).unwrap();
+        prop_assert!(error(&fast, &plain::rotate(&x, &cos, &sin).unwrap()) < TOLERANCE);
+    }
+}
