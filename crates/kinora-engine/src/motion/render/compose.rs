@@ -1,5 +1,7 @@
 //! One row of one instant, back to front: background, what flows in it, light, far weather, foreground, near weather.
 
+use multiversion::multiversion;
+
 use super::super::camera::smoothstep;
 use super::super::overlays::{Line, Overlays};
 use super::super::scene::{Canvas, Foreground, Map};
@@ -203,6 +205,8 @@ pub(super) struct Cutout {
     y0_px: f32,
     width_px: f32,
     height_px: f32,
+    /// For each row of the texture, the first and the last column that hold anything; first > last in an empty one.
+    spans: Vec<(f32, f32)>,
 }
 
 impl Cutout {
@@ -222,8 +226,19 @@ impl Cutout {
                 x >= 0 && y >= 0 && (x as usize) < canvas.width_px && (y as usize) < canvas.height_px;
             if inside { rgba[y as usize * canvas.width_px + x as usize] } else { [0; 4] }
         });
+        let spans = (0..height as isize).map(|y| {
+            let row = (y + y0) as usize;
+            let inside = y + y0 >= 0 && row < canvas.height_px;
+            let set = |p: &[i16; 4]| p.iter().any(|&v| v != 0);
+            let row = if inside { &rgba[row * canvas.width_px..][..canvas.width_px] } else { &[] };
+            let (first, last) = (row.iter().position(set), row.iter().rposition(set));
+            let column = |x: usize| (x as isize - x0) as f32;
+            first.zip(last).map_or((f32::MAX, f32::MIN), |(first, last)| (column(first), column(last)))
+        });
+        let spans = spans.collect();
         Self {
             texture,
+            spans,
             disparity: foreground.disparity,
             x0_px: x0 as f32,
             y0_px: y0 as f32,
@@ -244,18 +259,42 @@ impl Cutout {
         let width = scratch.x.len();
         let Some(first) = (0..width).find(hits) else { return };
         let end = (0..width).rev().find(hits).map_or(first, |last| last + 1);
+        let std::ops::Range { start: first, end } = self.narrowed(scratch, first..end);
         let at = Row { x: &scratch.x[first..end], y: &scratch.y[first..end], sharpness };
         let front = &mut scratch.fetched[0][first..end];
         i16::fetch(&self.texture, at, front);
-        let (colour, alpha) = (255.0 / f32::from(Foreground::ONE), 1.0 / f32::from(Foreground::ONE));
-        for (k, over) in (first..end).zip(front) {
-            let covered = (over[3] * alpha).clamp(0.0, 1.0);
-            let light = if shaded { 1.0 + covered * (scratch.values[k] - 1.0) } else { 1.0 };
-            scratch.covered[k] = covered;
-            let pixel = &mut scratch.pixels[k];
-            for c in 0..3 {
-                pixel[c] = (over[c] * colour * light + pixel[c] * (1.0 - covered)).clamp(0.0, 255.0);
-            }
+        let light = if shaded { Some(&scratch.values[first..end]) } else { None };
+        lay_over(front, light, &mut scratch.pixels[first..end], &mut scratch.covered[first..end]);
+    }
+
+    /// Narrows a part of the row to where the foreground's rows hold anything.
+    fn narrowed(&self, scratch: &Scratch, part: std::ops::Range<usize>) -> std::ops::Range<usize> {
+        let rows = &scratch.y[part.clone()];
+        let (low, high) = rows.iter().fold((f32::MAX, f32::MIN), |(l, h), &y| (l.min(y), h.max(y)));
+        // A cubic tap reaches two texels.
+        let last = self.spans.len() - 1;
+        let (top, bottom) = ((low - 2.0).max(0.0) as usize, ((high + 2.0).max(0.0) as usize).min(last));
+        let widest = self.spans[top.min(last)..=bottom]
+            .iter()
+            .fold((f32::MAX, f32::MIN), |(l, h), span| (l.min(span.0), h.max(span.1)));
+        let hits = |k: &usize| scratch.x[*k] > widest.0 - 3.0 && scratch.x[*k] < widest.1 + 3.0;
+        let first = part.clone().find(hits).unwrap_or(part.end);
+        first..part.clone().rev().find(hits).map_or(first, |k| k + 1)
+    }
+}
+
+/// Lays a premultiplied row over pixels, in the units of [`Foreground`]; writes what it covers, 0..1.
+#[multiversion(targets("x86_64+avx2+fma"))]
+#[allow(unsafe_code)]
+fn lay_over(front: &[[f32; 4]], light: Option<&[f32]>, pixels: &mut [[f32; 4]], covered: &mut [f32]) {
+    const ALPHA: f32 = 1.0 / Foreground::ONE as f32;
+    const COLOUR: f32 = 255.0 * ALPHA;
+    for (k, ((over, pixel), covered)) in front.iter().zip(pixels).zip(covered).enumerate() {
+        *covered = (over[3] * ALPHA).clamp(0.0, 1.0);
+        let light = light.map_or(1.0, |light| 1.0 + *covered * (light[k] - 1.0));
+        let (gain, through) = (COLOUR * light, 1.0 - *covered);
+        for c in 0..3 {
+            pixel[c] = (over[c] * gain + pixel[c] * through).clamp(0.0, 255.0);
         }
     }
 }

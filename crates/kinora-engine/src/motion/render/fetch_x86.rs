@@ -1,7 +1,8 @@
 //! The cubic fetch with AVX2+FMA and with AVX-512, chosen by what the processor says it has.
 //!
 //! Each pixel's 4x4 taps are four runs of 16 consecutive elements, so they are read with plain loads, not
-//! gathers: the vertical sum runs over whole rows of taps and the horizontal one folds the register.
+//! gathers: the vertical sum runs over whole rows of taps and the horizontal one over the register's quarters.
+//! Weights are worked out for a block of pixels at once and broadcast from memory, which costs no arithmetic.
 //! Not here: the definition of the result, which is `fetch::fetch_plain`.
 #![allow(unsafe_code)]
 
@@ -80,43 +81,81 @@ impl Load for i16 {
     }
 }
 
+/// Pixels whose places are worked out together.
+const BLOCK: usize = 16;
+
+/// The first taps and the tap weights of a block's pixels: pixel by pixel within each weight.
+#[derive(Default)]
+struct Block {
+    first: [usize; BLOCK],
+    across: [[f32; BLOCK]; 4],
+    down: [[f32; BLOCK]; 4],
+}
+
+impl Block {
+    /// The same arithmetic as the plain fetch, over all pixels at once; `x` and `y` are at most a block long.
+    #[inline(always)]
+    fn place<T: Copy + Default>(
+        &mut self,
+        texture: &Texture<T>,
+        coefficients: &[[f32; 4]; 4],
+        x: &[f32],
+        y: &[f32],
+    ) {
+        let (limit_x, limit_y) = texture.limits();
+        let (mut at_x, mut at_y) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
+        at_x[..x.len()].copy_from_slice(x);
+        at_y[..y.len()].copy_from_slice(y);
+        let (mut fraction_x, mut fraction_y) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
+        for k in 0..BLOCK {
+            let (x, y) = (clamped(at_x[k], limit_x), clamped(at_y[k], limit_y));
+            let (x0, y0) = (x.floor(), y.floor());
+            (fraction_x[k], fraction_y[k]) = (x - x0, y - y0);
+            self.first[k] = texture.tap(x0 as i32, y0 as i32);
+        }
+        let cubic = |tap: usize, f: f32| {
+            let [c0, c1, c2, c3] = [0, 1, 2, 3].map(|power: usize| coefficients[power][tap]);
+            ((c3 * f + c2) * f + c1) * f + c0
+        };
+        for tap in 0..4 {
+            for k in 0..BLOCK {
+                self.across[tap][k] = cubic(tap, fraction_x[k]);
+                self.down[tap][k] = cubic(tap, fraction_y[k]);
+            }
+        }
+    }
+}
+
 /// # Safety
 /// The caller must have AVX-512F.
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx2,fma")]
 unsafe fn avx512<T: Load>(texture: &Texture<T>, at: Row<'_>, out: &mut [[f32; 4]]) {
     let coefficients = weight_coefficients(at.sharpness);
-    let spread = |c: [f32; 4]| {
-        // SAFETY: an array of 16 f32 is readable.
-        unsafe { _mm512_loadu_ps([[c[0]; 4], [c[1]; 4], [c[2]; 4], [c[3]; 4]].as_flattened().as_ptr()) }
-    };
-    let [c0, c1, c2, c3] = coefficients.map(spread);
-    let lane = |k: i32| _mm512_set1_epi32(4 * k);
-    let lanes = [lane(0), lane(1), lane(2), lane(3)];
-    let (limit_x, limit_y) = texture.limits();
     let (data, stride) = (texture.data(), texture.stride());
-    for ((out, &x), &y) in out.iter_mut().zip(at.x).zip(at.y) {
-        let (x, y) = (clamped(x, limit_x), clamped(y, limit_y));
-        let (x0, y0) = (x.floor(), y.floor());
-        let (fx, fy) = (_mm512_set1_ps(x - x0), _mm512_set1_ps(y - y0));
-        let cubic = |f| _mm512_fmadd_ps(_mm512_fmadd_ps(_mm512_fmadd_ps(c3, f, c2), f, c1), f, c0);
-        let (wx, wy) = (cubic(fx), cubic(fy));
-        let first = texture.tap(x0 as i32, y0 as i32);
-        debug_assert!(first + 3 * stride + 16 <= data.len());
-        let tap = |row: usize| {
-            // SAFETY: the coordinates are clamped, so the texture's rim and tail hold all 4 rows of 16 elements.
-            unsafe { T::load16(data.as_ptr().add(first + row * stride)) }
-        };
-        let mut sum = _mm512_mul_ps(tap(0), _mm512_permutexvar_ps(lanes[0], wy));
-        sum = _mm512_fmadd_ps(tap(1), _mm512_permutexvar_ps(lanes[1], wy), sum);
-        sum = _mm512_fmadd_ps(tap(2), _mm512_permutexvar_ps(lanes[2], wy), sum);
-        sum = _mm512_fmadd_ps(tap(3), _mm512_permutexvar_ps(lanes[3], wy), sum);
-        sum = _mm512_mul_ps(sum, wx);
-        // Lanes hold 4 columns of 4 channels: fold columns 2,3 onto 0,1, then 1 onto 0.
-        let high = _mm512_shuffle_f32x4::<0b11_10_11_10>(sum, sum);
-        let half = _mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_castps512_ps256(high));
-        let folded = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half));
-        // SAFETY: `out` is four f32.
-        unsafe { _mm_storeu_ps(out.as_mut_ptr(), folded) };
+    let mut block = Block::default();
+    for ((out, x), y) in out.chunks_mut(BLOCK).zip(at.x.chunks(BLOCK)).zip(at.y.chunks(BLOCK)) {
+        block.place(texture, &coefficients, x, y);
+        for (k, out) in out.iter_mut().enumerate() {
+            let first = block.first[k];
+            debug_assert!(first + 3 * stride + 16 <= data.len());
+            let tap = |row: usize| {
+                // SAFETY: the coordinates were clamped, so the texture's rim and tail hold all 4 rows of 16 elements.
+                unsafe { T::load16(data.as_ptr().add(first + row * stride)) }
+            };
+            let down = |row: usize| _mm512_set1_ps(block.down[row][k]);
+            let mut sum = _mm512_mul_ps(tap(0), down(0));
+            sum = _mm512_fmadd_ps(tap(1), down(1), sum);
+            sum = _mm512_fmadd_ps(tap(2), down(2), sum);
+            sum = _mm512_fmadd_ps(tap(3), down(3), sum);
+            // Lanes hold 4 columns of 4 channels.
+            let across = |column: usize| _mm_set1_ps(block.across[column][k]);
+            let left = _mm_mul_ps(_mm512_castps512_ps128(sum), across(0));
+            let left = _mm_fmadd_ps(_mm512_extractf32x4_ps::<1>(sum), across(1), left);
+            let right = _mm_mul_ps(_mm512_extractf32x4_ps::<2>(sum), across(2));
+            let right = _mm_fmadd_ps(_mm512_extractf32x4_ps::<3>(sum), across(3), right);
+            // SAFETY: `out` is four f32.
+            unsafe { _mm_storeu_ps(out.as_mut_ptr(), _mm_add_ps(left, right)) };
+        }
     }
 }
 
@@ -125,41 +164,33 @@ unsafe fn avx512<T: Load>(texture: &Texture<T>, at: Row<'_>, out: &mut [[f32; 4]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2<T: Load>(texture: &Texture<T>, at: Row<'_>, out: &mut [[f32; 4]]) {
     let coefficients = weight_coefficients(at.sharpness);
-    // SAFETY: an array of 4 f32 is readable.
-    let [c0, c1, c2, c3] = coefficients.map(|c| unsafe { _mm_loadu_ps(c.as_ptr()) });
-    let (limit_x, limit_y) = texture.limits();
     let (data, stride) = (texture.data(), texture.stride());
-    for ((out, &x), &y) in out.iter_mut().zip(at.x).zip(at.y) {
-        let (x, y) = (clamped(x, limit_x), clamped(y, limit_y));
-        let (x0, y0) = (x.floor(), y.floor());
-        let cubic = |f| _mm_fmadd_ps(_mm_fmadd_ps(_mm_fmadd_ps(c3, f, c2), f, c1), f, c0);
-        let wx = cubic(_mm_set1_ps(x - x0));
-        let wy = cubic(_mm_set1_ps(y - y0));
-        let pair = _mm256_set_m128(wx, wx);
-        let left = _mm256_permutevar8x32_ps(pair, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
-        let right = _mm256_permutevar8x32_ps(pair, _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3));
-        let rows = [
-            _mm256_broadcastss_ps(wy),
-            _mm256_broadcastss_ps(_mm_shuffle_ps::<0b01_01_01_01>(wy, wy)),
-            _mm256_broadcastss_ps(_mm_shuffle_ps::<0b10_10_10_10>(wy, wy)),
-            _mm256_broadcastss_ps(_mm_shuffle_ps::<0b11_11_11_11>(wy, wy)),
-        ];
-        let first = texture.tap(x0 as i32, y0 as i32);
-        debug_assert!(first + 3 * stride + 16 <= data.len());
-        let (mut a, mut b) = (_mm256_setzero_ps(), _mm256_setzero_ps());
-        for (row, w) in rows.into_iter().enumerate() {
-            // SAFETY: the coordinates are clamped, so the texture's rim and tail hold all 4 rows of 16 elements.
-            let (l, r) = unsafe {
-                let p = data.as_ptr().add(first + row * stride);
-                (T::load8(p), T::load8(p.add(8)))
-            };
-            a = _mm256_fmadd_ps(l, w, a);
-            b = _mm256_fmadd_ps(r, w, b);
+    let mut block = Block::default();
+    for ((out, x), y) in out.chunks_mut(BLOCK).zip(at.x.chunks(BLOCK)).zip(at.y.chunks(BLOCK)) {
+        block.place(texture, &coefficients, x, y);
+        for (k, out) in out.iter_mut().enumerate() {
+            let first = block.first[k];
+            debug_assert!(first + 3 * stride + 16 <= data.len());
+            let (mut a, mut b) = (_mm256_setzero_ps(), _mm256_setzero_ps());
+            for row in 0..4 {
+                // SAFETY: the coordinates were clamped, so the texture's rim and tail hold all 4 rows of 16 elements.
+                let (l, r) = unsafe {
+                    let p = data.as_ptr().add(first + row * stride);
+                    (T::load8(p), T::load8(p.add(8)))
+                };
+                let down = _mm256_set1_ps(block.down[row][k]);
+                a = _mm256_fmadd_ps(l, down, a);
+                b = _mm256_fmadd_ps(r, down, b);
+            }
+            // Halves hold a column of 4 channels each.
+            let across = |column: usize| _mm_set1_ps(block.across[column][k]);
+            let left = _mm_mul_ps(_mm256_castps256_ps128(a), across(0));
+            let left = _mm_fmadd_ps(_mm256_extractf128_ps::<1>(a), across(1), left);
+            let right = _mm_mul_ps(_mm256_castps256_ps128(b), across(2));
+            let right = _mm_fmadd_ps(_mm256_extractf128_ps::<1>(b), across(3), right);
+            // SAFETY: `out` is four f32.
+            unsafe { _mm_storeu_ps(out.as_mut_ptr(), _mm_add_ps(left, right)) };
         }
-        let sum = _mm256_fmadd_ps(b, right, _mm256_mul_ps(a, left));
-        let folded = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
-        // SAFETY: `out` is four f32.
-        unsafe { _mm_storeu_ps(out.as_mut_ptr(), folded) };
     }
 }
 

@@ -5,6 +5,7 @@
 //! nearness of the layer at q. q stands on both sides, so it is found by fixed-point iteration.
 //! Always true: the grid holds offsets `q - p`, which are exactly 0 for the pose at rest.
 
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::super::camera::Pose;
@@ -14,6 +15,8 @@ use super::super::scene::Map;
 pub(crate) const PITCH_PX: usize = 4;
 /// Converges to well under a hundredth of a pixel for the slopes that disparities have.
 const ITERATIONS: usize = 4;
+/// Does, too, from the nearness of the cell next to it.
+const ITERATIONS_FROM_NEIGHBOUR: usize = 2;
 /// Nearness of the farthest and the nearest disparity: even infinity moves a little, which looks less flat.
 const NEARNESS: (f32, f32) = (0.12, 1.0);
 
@@ -74,14 +77,25 @@ impl View {
     /// The layer's place seen at an output place, both in pixels around the frame's centre.
     #[inline]
     pub(crate) fn source(&self, x: f32, y: f32, disparity_at: impl Fn(f32, f32) -> f32) -> (f32, f32) {
-        let seen = (self.cos * x + self.sin * y + self.aim.0, self.cos * y - self.sin * x + self.aim.1);
+        let seen = self.seen(x, y);
         let mut at = seen;
         for _ in 0..ITERATIONS {
-            let near = nearness(disparity_at(at.0, at.1));
-            let shrink = 1.0 - near * self.travel_z;
-            at = (seen.0 * shrink + near * self.travel.0, seen.1 * shrink + near * self.travel.1);
+            at = self.through(seen, nearness(disparity_at(at.0, at.1)));
         }
         at
+    }
+
+    /// The place of something infinitely far that is seen at an output place.
+    #[inline]
+    fn seen(&self, x: f32, y: f32) -> (f32, f32) {
+        (self.cos * x + self.sin * y + self.aim.0, self.cos * y - self.sin * x + self.aim.1)
+    }
+
+    /// The place seen there if it is as near as `near`.
+    #[inline]
+    fn through(&self, seen: (f32, f32), near: f32) -> (f32, f32) {
+        let shrink = 1.0 - near * self.travel_z;
+        (seen.0 * shrink + near * self.travel.0, seen.1 * shrink + near * self.travel.1)
     }
 }
 
@@ -152,17 +166,24 @@ impl Grid {
         let plane = &self.planes[plane];
         let above = &plane[top * self.columns..][..self.columns];
         let below = &plane[(top + 1) * self.columns..][..self.columns];
-        scratch.clear();
-        scratch.extend(above.iter().zip(below).map(|(a, b)| a + (b - a) * weight));
-        for (cells, out) in scratch.windows(3).zip(out.as_chunks_mut::<PITCH_PX>().0) {
-            let (left, right) = (cells[1] - cells[0], cells[2] - cells[1]);
-            *out = [
-                cells[0] + left * 0.625,
-                cells[0] + left * 0.875,
-                cells[1] + right * 0.125,
-                cells[1] + right * 0.375,
-            ];
-        }
+        scratch.resize(self.columns, 0.0);
+        interpolate(above, below, weight, scratch, out);
+    }
+}
+
+/// Between two rows of cells, `weight` of the way down, then along the row to pixels.
+#[multiversion(targets("x86_64+avx2+fma"))]
+#[allow(unsafe_code)]
+fn interpolate(above: &[f32], below: &[f32], weight: f32, cells: &mut [f32], out: &mut [f32]) {
+    for ((cell, a), b) in cells.iter_mut().zip(above).zip(below) {
+        *cell = a + (b - a) * weight;
+    }
+    let (before, here, after) = (&cells[..], &cells[1..], &cells[2..]);
+    for (((out, &c0), &c1), &c2) in
+        out.as_chunks_mut::<PITCH_PX>().0.iter_mut().zip(before).zip(here).zip(after)
+    {
+        let (left, right) = (c1 - c0, c2 - c1);
+        *out = [c0 + left * 0.625, c0 + left * 0.875, c1 + right * 0.125, c1 + right * 0.375];
     }
 }
 
@@ -187,11 +208,22 @@ fn solve_row(frame: &Frame, view: &View, layer: &Layer<'_>, row: usize, out: &mu
         let (u, v) = frame.quarter(x, y);
         Spot::new(layer.disparity, u, v)
     };
+    let first = view.source(place(0) - cx, y, |x, y| spot(x, y).of(layer.disparity));
+    let mut near = nearness(spot(first.0, first.1).of(layer.disparity));
+    let is_plain = layer.movement.is_none() && layer.extra.is_empty();
     for column in 0..columns {
         let x = place(column) - cx;
-        let (qx, qy) = view.source(x, y, |x, y| spot(x, y).of(layer.disparity));
-        let spot = spot(qx, qy);
-        (dx[column], dy[column]) = (qx - x, qy - y);
+        let seen = view.seen(x, y);
+        let mut at = view.through(seen, near);
+        for _ in 0..ITERATIONS_FROM_NEIGHBOUR {
+            near = nearness(spot(at.0, at.1).of(layer.disparity));
+            at = view.through(seen, near);
+        }
+        (dx[column], dy[column]) = (at.0 - x, at.1 - y);
+        if is_plain {
+            continue;
+        }
+        let spot = spot(at.0, at.1);
         if let Some((move_x, move_y)) = layer.movement {
             dx[column] += spot.of(move_x);
             dy[column] += spot.of(move_y);
