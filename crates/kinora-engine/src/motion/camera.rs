@@ -116,22 +116,29 @@ impl Subject {
     }
 }
 
+/// How far a camera goes sideways where nothing stands apart from the background, as a share of the usual.
+const SINGLE_LAYER_ASIDE: f32 = 0.55;
+
 /// How far a move goes by its end: amplitude for a clip of 5 s at strength 1, times the move's amount.
 fn amplitude(planned: &CameraMove, plan: &Plan, subject: &Subject) -> Pose {
     // A longer clip travels farther, at a lower speed.
     let length = (plan.duration_s as f32 / 5.0).powf(0.55);
     let k = planned.amount * plan.camera_limit * (0.75 + 0.5 * plan.cfg_scale) * length;
     let rest = Pose::REST;
+    // In a single layer going sideways shears what stands upright.
+    let aside = if subject.aim.is_some() { k } else { SINGLE_LAYER_ASIDE * k };
     match planned.kind {
         Move::Push if k >= 0.0 => {
             let (x, y) = subject.aim.unwrap_or((0.0, 0.0));
             Pose { tz: 0.17 * k, zoom: 0.03 * k, px: 0.09 * k * x, py: 0.09 * k * (y + 0.04), ..rest }
         }
         Move::Push => Pose { tz: 0.15 * k, zoom: 0.045 * k, ..rest },
-        Move::Orbit => Pose { tx: 0.115 * k, px: -0.115 * k * subject.pivot, tz: 0.03 * k.abs(), ..rest },
-        Move::Pan => Pose { px: 0.085 * k, tx: 0.03 * k, ..rest },
+        Move::Orbit => {
+            Pose { tx: 0.115 * aside, px: -0.115 * aside * subject.pivot, tz: 0.03 * k.abs(), ..rest }
+        }
+        Move::Pan => Pose { px: 0.085 * k, tx: 0.03 * aside, ..rest },
         Move::Tilt => Pose { py: 0.07 * k, ty: 0.02 * k, ..rest },
-        Move::Truck => Pose { tx: 0.085 * k, px: 0.02 * k, ..rest },
+        Move::Truck => Pose { tx: 0.085 * aside, px: 0.02 * k + 0.4 * 0.085 * (k - aside), ..rest },
         Move::Crane => Pose { ty: 0.09 * k, py: 0.012 * k, ..rest },
         Move::Roll => Pose { roll: 0.07 * k, ..rest },
         Move::DollyZoom => Pose { tz: 0.22 * k, zoom: -0.17 * k, ..rest },

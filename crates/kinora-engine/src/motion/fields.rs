@@ -141,7 +141,7 @@ pub(crate) fn without_place(plan: &Plan, regions: &Regions) -> Vec<Effect> {
         Effect::Foliage => has(&regions.vegetation),
         Effect::Hair => has(&regions.hair),
         Effect::Fabric => has(&regions.cloth),
-        Effect::Wind => has(&regions.vegetation) || has(&regions.hair) || has(&regions.cloth),
+        Effect::Wind => has(&regions.vegetation) || has(&regions.hair),
         Effect::Fire => has(&regions.fire),
         Effect::Lights => has(&regions.lights),
         _ => true,
@@ -171,7 +171,8 @@ impl Fields {
         };
         sway(Kind::Foliage, &regions.vegetation, either(of(Effect::Foliage), wind));
         sway(Kind::Hair, &regions.hair, either(of(Effect::Hair), wind));
-        sway(Kind::Cloth, &regions.cloth, either(of(Effect::Fabric), wind));
+        // Only its colour says what is cloth: wind alone does not move it, words must name it.
+        sway(Kind::Cloth, &regions.cloth, of(Effect::Fabric));
         let mut glows = Vec::new();
         if let (Some(mask), Some(drive)) = (&regions.lights, of(Effect::Lights))
             && plan.flicker
@@ -243,7 +244,7 @@ impl Waters {
         let of = |effect| placed_drive(plan, scene, effect);
         if let (Some(sky), Some(drive)) = (&regions.sky, of(Effect::Clouds)) {
             let velocity = steady::clouds(&quarter(sky), &drive, place);
-            self.flow(sky, &velocity, Renewal::Drift, drive.start_s, place);
+            self.flow(&well_inside(sky), &velocity, Renewal::Drift, drive.start_s, place);
         }
         let waves = of(Effect::Waves);
         let ripples =
@@ -294,6 +295,14 @@ impl Waters {
 fn asked_for_water(plan: &Plan) -> bool {
     let water = [Effect::Water, Effect::Waves, Effect::Stream];
     plan.scene.iter().any(|motion| water.contains(&motion.effect))
+}
+
+/// The part of a region at 1/2 of the canvas that is clear of its edge: what drifts there drags no edge along,
+/// and takes nothing with it of the things that stand before it.
+fn well_inside(half: &Map) -> Map {
+    const REACH_CELLS: f32 = 4.0;
+    half.blurred(REACH_CELLS)
+        .zip(half, |around, own| smoothstep(0.72, 0.97, around) * smoothstep(0.5, 0.95, own))
 }
 
 /// From 1/2 to 1/4 of the canvas: means of 2x2 cells.

@@ -22,9 +22,10 @@ pub(super) struct Fog {
 
 impl Fog {
     pub(super) fn new(drive: &Drive, light: Light, seed: u64, frame: &Frame) -> Self {
-        let bright = (0.22 + 0.74 * light.ambient) * 255.0;
+        // Lit by the whole scene: in the dark, fog as bright as a lamp looks pasted on.
+        let bright = (0.14 + 0.40 * light.ambient + 0.40 * light.mean) * 255.0;
         Self {
-            tiles: [Tile::new(Noise::new(seed, "fog"), 4, 5), Tile::new(Noise::new(seed, "fog warp"), 3, 5)],
+            tiles: [Tile::new(Noise::new(seed, "fog"), 3, 4), Tile::new(Noise::new(seed, "fog warp"), 3, 4)],
             colour: [0.86, 0.88, 0.90].map(|c| c * bright),
             frame: *frame,
             drive: *drive,
@@ -33,7 +34,7 @@ impl Fog {
 
     /// Density over the frame, before distance thins or thickens it.
     pub(super) fn at(&self, t_s: f32, pose: &Pose) -> Grid {
-        let fade = smoothstep(0.0, FADE_S, t_s - self.drive.start_s) * 0.85 * self.drive.amount.min(1.4);
+        let fade = smoothstep(0.0, FADE_S, t_s - self.drive.start_s) * 0.80 * self.drive.amount.min(1.4);
         let (t, speed) = (t_s, self.drive.speed);
         // Cells of a frame 320 wide, whatever its size.
         let unit = 320.0 / self.frame.width_px as f32;
@@ -45,7 +46,7 @@ impl Fog {
             let warp = wisps.at(x * 0.6 + t * 4.0, y * 0.9 - t * 2.0) * 9.0;
             let bank = banks.at(x + t * 7.0 * speed + side + warp, y * 1.9 + 3.0 * t + warp * 0.5);
             let wisp = wisps.at(x * 1.6 - t * 11.0 * speed + warp, y * 2.3);
-            (0.5 + 0.32 * bank + 0.22 * wisp).clamp(0.0, 1.3) * smoothstep(0.0, 0.35, y / height) * fade
+            (0.55 + 0.20 * bank + 0.10 * wisp).clamp(0.0, 1.1) * smoothstep(-0.2, 0.6, y / height) * fade
         })
     }
 }
@@ -84,7 +85,7 @@ impl Smoke {
 
     /// Density over the frame: a plume that widens as it rises.
     pub(super) fn at(&self, t_s: f32, pose: &Pose) -> Grid {
-        const SCALE: f32 = 360.0;
+        const SCALE: f32 = 260.0;
         let fade = smoothstep(0.0, FADE_S, t_s - self.drive.start_s) * 0.68 * self.drive.amount.min(1.5);
         let rise = t_s * self.drive.speed;
         let width = self.frame.width_px as f32;
@@ -104,8 +105,9 @@ impl Smoke {
             let shift = warp.at(x * SCALE * 0.6, y * SCALE * 0.6 + rise * 26.0) * 16.0 * (0.3 + up);
             let coarse = body.at(x * SCALE * 1.1 + shift, y * SCALE * 0.55 + rise * 44.0);
             let fine = warp.at(x * SCALE * 2.1 - shift * 0.7, y * SCALE * 1.05 + rise * 62.0);
-            let ridges = (0.75 - (0.9 * coarse + 0.35 * fine).tanh().abs()).clamp(0.0, 1.0) * 2.1;
-            ridges * profile * smoothstep(0.0, 0.14, up) * (1.0 - smoothstep(0.55, 1.1, up)) * fade
+            // Veils with holes, not threads.
+            let veil = (0.45 + 0.42 * coarse + 0.16 * fine).clamp(0.0, 1.2);
+            veil * veil * profile * smoothstep(0.0, 0.25, up) * (1.0 - smoothstep(0.45, 1.1, up)) * fade
         })
     }
 }

@@ -51,6 +51,43 @@ pub(crate) fn background(study: &Study, sky: &Sky, cutout: Option<&Cutout>) -> M
     capped.blurred(SMOOTHING_SIGMA)
 }
 
+/// The large forms alone: where nothing could be cut out, steps of depth would bend what is rigid.
+///
+/// Ground that comes nearer downwards leans what stands on it, so it does so less where something stands.
+pub(crate) fn gentle(study: &Study, background: &Map) -> Map {
+    const SIGMA_PER_WIDTH: f32 = 0.075;
+    /// Of the depth's contrast, where long upright lines are and where none is.
+    const CONTRAST: (f32, f32) = (0.4, 1.0);
+    let smooth = background.blurred(SIGMA_PER_WIDTH * background.width.max(background.height) as f32);
+    let upright = ramp(longest_upright(study), 0.18, 0.36);
+    let contrast = CONTRAST.1 + (CONTRAST.0 - CONTRAST.1) * upright;
+    let middle = smooth.mean();
+    smooth.map(|d| middle + contrast * (d - middle))
+}
+
+/// Length of the longest line in the picture that is about upright, in frame heights.
+fn longest_upright(study: &Study) -> f32 {
+    const EDGE: f32 = 0.015;
+    /// How much of its length a line loses by each row in which it cannot be seen.
+    const GAP_COST: f32 = 1.5;
+    let is_edge =
+        |i: usize| study.slope_x.data[i] > EDGE && study.slope_x.data[i] > 2.0 * study.slope_y.data[i];
+    let mut above = vec![0.0f32; study.width];
+    let mut longest = 0.0f32;
+    for y in 0..study.height {
+        let here: Vec<f32> = (0..study.width)
+            .map(|x| {
+                let near = &above[x.saturating_sub(1)..(x + 2).min(study.width)];
+                let so_far = near.iter().copied().fold(0.0, f32::max);
+                if is_edge(y * study.width + x) { so_far + 1.0 } else { (so_far - GAP_COST).max(0.0) }
+            })
+            .collect();
+        longest = here.iter().copied().fold(longest, f32::max);
+        above = here;
+    }
+    longest / study.height as f32
+}
+
 /// Ground that rises towards the horizon; what stands above it, nearer where there is no haze.
 fn outdoor(study: &Study, sky: &Sky) -> Map {
     let horizon = sky.horizon.unwrap_or(HORIZON_UNSEEN);

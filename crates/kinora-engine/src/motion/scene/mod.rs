@@ -215,9 +215,12 @@ impl Sight {
     fn of(picture: &Picture) -> Self {
         let (width, height) = analysis_size(picture);
         let study = Study::of(width as usize, height as usize, &fit::shrink(picture, width, height));
-        let cutout = best_cutout(&study, &[&Salient]);
-        let sure = cutout.as_ref().filter(|c| c.confidence > CUT_OUT_ABOVE);
+        let mut cutout = best_cutout(&study, &[&Salient]);
         let mut sky = Sky::of(&study);
+        if let Some(cutout) = &mut cutout {
+            cutout.mask = sky.with_spires(&cutout.mask);
+        }
+        let sure = cutout.as_ref().filter(|c| c.confidence > CUT_OUT_ABOVE);
         if let Some(cutout) = sure {
             sky.mask = sky.mask.zip(&cutout.mask, |s, m| s * (1.0 - m));
         }
@@ -230,7 +233,7 @@ impl Sight {
         });
         let background = match &subject {
             Some(subject) => depth::behind(&background, &subject.mask),
-            None => background,
+            None => depth::gentle(&study, &background),
         };
         Self { study, sky, cutout, background, subject }
     }

@@ -9,9 +9,6 @@ use super::sky::Sky;
 use super::study::Study;
 use super::water;
 
-/// Regions less sure than this are none. Whoever moves one unasked should demand far more.
-const CONFIDENCE_MIN: f32 = 0.1;
-
 /// A region at the study's size, not yet refined.
 #[derive(Debug)]
 pub(crate) struct Seen {
@@ -56,6 +53,16 @@ impl Kind {
         }
     }
 
+    /// Regions less sure than this are none, even for one who asks. Whoever moves one unasked should demand far
+    /// more.
+    fn confidence_min(self) -> f32 {
+        match self {
+            // Skin, fur and lawns look a little like water, and every warm colour a little like fire.
+            Self::Water | Self::Fire => 0.25,
+            _ => 0.1,
+        }
+    }
+
     /// Whether it is never part of a subject.
     pub(crate) fn lies_behind(self) -> bool {
         matches!(self, Self::Sky | Self::Water | Self::Stream)
@@ -82,7 +89,7 @@ pub(crate) fn seen(study: &Study, sky: &Sky, subject: Option<&Map>) -> Vec<Seen>
     ];
     all.extend(subject.map(|s| sure(Kind::Hair, hair(study, s))));
     all.push(sure(Kind::Vegetation, vegetation));
-    all.retain(|s| s.confidence > CONFIDENCE_MIN && s.mask.mean() > s.kind.area_min());
+    all.retain(|s| s.confidence > s.kind.confidence_min() && s.mask.mean() > s.kind.area_min());
     all
 }
 

@@ -38,6 +38,31 @@ impl Sky {
         Self { mask, confidence, horizon }
     }
 
+    /// `mask` and the small things that stick out of it into the sky: spires, masts, finials.
+    pub(crate) fn with_spires(&self, mask: &Map) -> Map {
+        const SIZE_MAX: f32 = 0.006;
+        /// Width of the rim between a subject and the sky that neither mask holds.
+        const RIM: usize = 2;
+        if !self.is_found() {
+            return mask.clone();
+        }
+        let width = mask.width;
+        let open = |i: usize| mask.data[i] < 0.5 && self.mask.data[i] < 0.5;
+        let rim = dilated(mask, RIM);
+        let parts = Components::of(width, mask.height, |i| open(i) && rim.data[i] < 0.5);
+        let near = dilated(mask, RIM + 1);
+        let mut touches = vec![false; parts.sizes.len()];
+        for (i, &part) in parts.labels.iter().enumerate() {
+            touches[part as usize] |= near.data[i] > 0.5;
+        }
+        let small = (SIZE_MAX * mask.data.len() as f32) as usize;
+        let spires = dilated(&parts.mask(width, |l| l > 0 && touches[l] && parts.sizes[l] < small), RIM + 1);
+        Map::from_fn(width, mask.height, |x, y| {
+            let i = y * width + x;
+            if open(i) { spires.data[i] } else { mask.data[i] }
+        })
+    }
+
     /// Whether there is a sky to rely on.
     pub(crate) fn is_found(&self) -> bool {
         self.confidence > 0.3
@@ -79,7 +104,8 @@ fn grown(study: &Study, slope: &Map, seeds: &Map, top_rows: usize) -> Map {
         let near = (-d2).exp() > 0.5 && slope.data[i] < MEMBER_SLOPE;
         seeds.data[i].max(f32::from(u8::from(near)))
     });
-    let closed = eroded(&dilated(&likely, 3), 3);
+    // Closing brings in small clouds, and would bring in masts and spires.
+    let closed = eroded(&dilated(&likely, 3), 3).zip(&thin_and_dark(study), |c, dark| c * (1.0 - dark));
     let parts = Components::of(width, height, |i| closed.data[i] > 0.5);
     let mut at_top = vec![false; parts.sizes.len()];
     parts.labels[..top_rows * width].iter().for_each(|&l| at_top[l as usize] = true);
@@ -91,6 +117,15 @@ fn grown(study: &Study, slope: &Map, seeds: &Map, top_rows: usize) -> Map {
     parts.labels[..top_rows * width].iter().for_each(|&l| at_top[l as usize] = true);
     let reached = dilated(&parts.mask(width, |l| at_top[l]), NARROW_RADIUS + 1);
     mask.zip(&reached, |m, r| m * r)
+}
+
+/// 1 where something narrow is clearly darker than what is on both sides: things, where clouds would be soft.
+fn thin_and_dark(study: &Study) -> Map {
+    const RADIUS: usize = 4;
+    const STEP: f32 = 9.0;
+    let lightness = study.lab.0[0].blurred(0.5);
+    let without = eroded(&dilated(&lightness, RADIUS), RADIUS);
+    dilated(&without.zip(&lightness, |w, l| f32::from(u8::from(w - l > STEP))), 1)
 }
 
 /// Mean Lab and spread of the seeds around each row; rows without seeds take those of the row above.

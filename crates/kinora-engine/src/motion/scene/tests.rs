@@ -324,3 +324,41 @@ fn cancelling_ends_the_analysis_between_stages() {
         assert!(matches!(analyze(&fitted, &monitor), Err(EngineError::Cancelled)), "after {stages}");
     }
 }
+
+/// [`landscape`] with a dark mast on the subject's head.
+fn with_mast() -> Picture {
+    let plain = landscape(true);
+    drawn(|x, y| {
+        let pixel = &plain.rgb()[((y * 1280 + x) * 3) as usize..][..3];
+        let is_mast = (555..567).contains(&x) && (110..176).contains(&y);
+        if is_mast { [35.0, 30.0, 40.0] } else { [0, 1, 2].map(|c| f32::from(pixel[c])) }
+    })
+}
+
+#[test]
+fn a_mast_belongs_to_what_it_stands_on_and_not_to_the_sky() {
+    let sight = Sight::of(&fit(&with_mast()));
+    let (width, height) = (sight.study.width as f32, sight.study.height as f32);
+    let at = |map: &Map, x: f32, y: f32| map.at((x / 1280.0 * width) as usize, (y / 720.0 * height) as usize);
+    let subject = sight.subject.expect("a red thing before a blue sky is cut out");
+    for y in [120.0, 140.0, 160.0] {
+        assert!(at(&sight.sky.mask, 561.0, y) < 0.5, "the sky holds the mast at {y}");
+        assert!(at(&subject.mask, 561.0, y) > 0.5, "the subject lost its mast at {y}");
+        assert!(at(&sight.sky.mask, 700.0, y) > 0.5, "beside the mast is sky");
+    }
+}
+
+#[test]
+fn without_a_subject_depth_has_no_steps() {
+    let sight = Sight::of(&fit(&landscape(false)));
+    assert!(sight.subject.is_none());
+    let depth = &sight.background;
+    let steepest = (1..depth.height)
+        .flat_map(|y| (1..depth.width).map(move |x| (x, y)))
+        .map(|(x, y)| {
+            (depth.at(x, y) - depth.at(x - 1, y)).abs().max((depth.at(x, y) - depth.at(x, y - 1)).abs())
+        })
+        .fold(0.0, f32::max);
+    assert!(steepest < 0.02, "{steepest}");
+    assert!(depth.at(10, depth.height - 5) > depth.at(10, 5) + 0.2, "and yet the ground comes nearer");
+}

@@ -43,9 +43,16 @@ pub(crate) fn seen(study: &Study, sky: &Sky, behind: &Map, vegetation: &Map) -> 
     };
     // Without a sky above it, what is blue and calm is as often a wall.
     let outdoor = 0.4 + 0.6 * sky.confidence;
-    let water = Seen { kind: Kind::Water, mask, confidence: confidence * outdoor };
+    let bright = if sky.is_found() { mirrors(study, sky, &mask) } else { 1.0 };
+    let water = Seen { kind: Kind::Water, mask, confidence: confidence * outdoor * bright };
     let stream = Seen { kind: Kind::Stream, mask: stream(study, &traits, &open), confidence: 0.4 };
     (water, stream)
+}
+
+/// Whether it is bright enough to mirror the sky, 0..1; a wet road is as level and as calm as a lake.
+fn mirrors(study: &Study, sky: &Sky, water: &Map) -> f32 {
+    let lightness = &study.lab.0[0];
+    ramp(weighted(lightness, water) / weighted(lightness, &sky.mask).max(1.0), 0.25, 0.45)
 }
 
 fn weighted(map: &Map, weight: &Map) -> f32 {
