@@ -48,6 +48,27 @@ impl MotionEngine {
         let scene = scene::analyze(&scene::fit(picture), monitor)?;
         Ok(explanation(&plan, &scene))
     }
+
+    /// Some frames of a clip, `[H, W, 3]` each, as [`Engine::generate`] would make them; for contact sheets.
+    ///
+    /// Costs the analysis of the picture and those frames. Fails only when the monitor cancels.
+    pub fn stills(
+        &self,
+        spec: &GenerateSpec,
+        picture: &Picture,
+        indices: &[u32],
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<Vec<u8>>, EngineError> {
+        let format = self.clip_format(picture.width_px(), picture.height_px(), spec);
+        let scene = scene::analyze(&scene::fit(picture), monitor)?;
+        let renderer = Renderer::new(scene, &prompt::plan(spec), format.frames_count as usize);
+        let still = |&index: &u32| {
+            let mut rgb = vec![0; format.frame_bytes()];
+            renderer.frame(index.min(format.frames_count - 1) as usize, &mut rgb);
+            rgb
+        };
+        Ok(indices.iter().map(still).collect())
+    }
 }
 
 impl Engine for MotionEngine {
@@ -98,12 +119,28 @@ impl Engine for MotionEngine {
 }
 
 fn explanation(plan: &prompt::Plan, scene: &scene::Scene) -> serde_json::Value {
-    serde_json::json!({
+    let mut value = serde_json::json!({
         "engine": "motion",
         "plan": plan,
         "picture": scene.found,
         "without_a_place_in_the_picture": fields::without_place(plan, &scene.regions),
-    })
+    });
+    round(&mut value);
+    value
+}
+
+/// Four decimals: more of a single-precision number is noise to a reader.
+fn round(value: &mut serde_json::Value) {
+    use serde_json::Value;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let rounded = number.as_f64().map(|v| (v * 1e4).round() / 1e4);
+            *value = rounded.map_or(Value::Null, Value::from);
+        }
+        Value::Array(items) => items.iter_mut().for_each(round),
+        Value::Object(fields) => fields.values_mut().for_each(round),
+        _ => {}
+    }
 }
 
 /// Measures where the time goes. Wall times are reported, never computed with.

@@ -9,8 +9,6 @@ use kinora_engine::{
 
 /// All frames of a clip, or the first of them.
 pub(crate) struct Clip {
-    pub(crate) width_px: usize,
-    pub(crate) height_px: usize,
     pub(crate) frames: Vec<Vec<u8>>,
     pub(crate) generated: Option<Generated>,
 }
@@ -56,9 +54,8 @@ pub(crate) fn first_frames(picture: &Picture, spec: &GenerateSpec, most: usize) 
         Err(EngineError::Cancelled) => None,
         Err(error) => panic!("{error}"),
     };
-    let (width_px, height_px) = (format.width_px as usize, format.height_px as usize);
     assert!(keep.frames.iter().all(|frame| frame.len() == format.frame_bytes()));
-    Clip { width_px, height_px, frames: keep.frames, generated }
+    Clip { frames: keep.frames, generated }
 }
 
 pub(crate) fn spec(prompt: &str) -> GenerateSpec {

@@ -106,11 +106,44 @@ proptest! {
         cfg_scale in 0.0f32..=1.0,
         seed in 0..=GenerateSpec::SEED_MAX,
     ) {
+        let picture = card(width_px, height_px);
         let spec = GenerateSpec { prompt, negative_prompt, cfg_scale, seed, ..GenerateSpec::default() };
-        let clip = first_frames(&card(width_px, height_px), &spec, 2);
-        prop_assert_eq!(clip.frames.len(), 2);
-        prop_assert!(clip.width_px.is_multiple_of(2) && clip.height_px.is_multiple_of(2));
+        let format = MotionEngine.clip_format(width_px, height_px, &spec);
+        prop_assert!(format.width_px.is_multiple_of(2) && format.height_px.is_multiple_of(2));
+        let frames = MotionEngine.stills(&spec, &picture, &[0, 50, 119], &Stop::default()).unwrap();
+        let plain = MotionEngine.stills(&GenerateSpec::default(), &picture, &[0], &Stop::default()).unwrap();
+        prop_assert!(frames[0] == plain[0], "the words changed the first frame");
+        for frame in &frames {
+            prop_assert!(!has_border(frame, format.width_px as usize));
+        }
     }
+}
+
+/// Whether a whole side of the frame is black; the card is nowhere.
+fn has_border(rgb: &[u8], width: usize) -> bool {
+    let pixels = rgb.as_chunks::<3>().0;
+    let height = pixels.len() / width;
+    let black = |p: &[u8; 3]| p.iter().all(|&c| c < 12);
+    let row = |y: usize| pixels[y * width..][..width].iter().all(black);
+    let column = |x: usize| (0..height).all(|y| black(&pixels[y * width + x]));
+    row(0) || row(height - 1) || column(0) || column(width - 1)
+}
+
+#[test]
+fn a_black_side_is_noticed() {
+    let mut rgb = vec![200u8; 8 * 4 * 3];
+    assert!(!has_border(&rgb, 8));
+    (0..4).for_each(|y| rgb[(y * 8 + 7) * 3..][..3].fill(0));
+    assert!(has_border(&rgb, 8));
+}
+
+#[test]
+fn stills_are_frames_of_the_clip() {
+    let picture = card(400, 320);
+    let spec = spec("orbit left, rain");
+    let clip = first_frames(&picture, &spec, 9);
+    let stills = MotionEngine.stills(&spec, &picture, &[8, 3], &Stop::default()).unwrap();
+    assert!(stills[0] == clip.frames[8] && stills[1] == clip.frames[3]);
 }
 
 /// Vocabulary, modifiers and noise in any order.

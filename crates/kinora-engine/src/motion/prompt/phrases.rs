@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use super::lexicon::{ENTRIES, Entry, Meaning};
+use super::lexicon::{ENTRIES, Entry, Meaning, Move};
 use super::tokens::{Token, tokens};
 
 /// Words that may stand between two words of a phrase.
@@ -70,7 +70,7 @@ pub(super) fn find(
             .get(&tokens[at].stem)
             .into_iter()
             .flatten()
-            .filter(|phrase| search.of_camera || !phrase.of_camera)
+            .filter(|phrase| search.of_camera || !phrase.of_camera || denies_shake(phrase, search))
             .filter(|phrase| search.denying || !matches!(phrase.entry.meaning, Meaning::Restraint(_)))
             .filter_map(|phrase| {
                 let words = read(phrase, tokens, at..range.end, &free, may_skip)?;
@@ -86,6 +86,14 @@ pub(super) fn find(
         }
     }
     found
+}
+
+/// "No shake" is about the camera even where nothing else says so.
+fn denies_shake(phrase: &Phrase, search: Search) -> bool {
+    const OF_PLANTS: &str = "sway";
+    search.denying
+        && matches!(phrase.entry.meaning, Meaning::Camera(Move::Handheld, _))
+        && phrase.words[0] != OF_PLANTS
 }
 
 fn restrains(phrase: &Phrase, search: Search) -> bool {

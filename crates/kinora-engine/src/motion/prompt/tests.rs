@@ -125,6 +125,10 @@ fn negations_deny() {
     assert!(effects("clouds without any rain").iter().eq(&[Effect::Clouds]));
     assert_eq!(read("no camera movement, clouds drift").camera, []);
     assert_eq!(read("the camera does not move").camera, []);
+    for prompt in ["slow push in, no shake", "zoom in without any jitter", "zoom in, do not shake"] {
+        let plan = read(prompt);
+        assert!(plan.handheld == 0.0 && plan.words.not_understood.is_empty(), "{prompt}: {:?}", plan.words);
+    }
     assert_eq!(read("镜头不要移动，白云飘动").camera, []);
     assert!(effects("不要下雨，白云飘动").iter().eq(&[Effect::Clouds]));
     assert!(effects("海浪不停地拍打").iter().eq(&[Effect::Waves]));
@@ -136,7 +140,9 @@ fn the_negative_prompt_denies() {
     assert!(!with("zoom").camera.iter().any(|m| m.kind == Move::Push));
     assert_eq!(with("camera movement").camera, []);
     assert_eq!(with("camera movement").handheld, 0.0);
-    assert_eq!(with("shaky").handheld, 0.0);
+    for shake in ["shaky", "shake", "jitter", "trembling"] {
+        assert_eq!(with(shake).handheld, 0.0, "{shake}");
+    }
     assert!(with("fast motion").camera_limit < with("").camera_limit);
     assert!(with("distorted, deformed").scene_limit < with("").scene_limit);
     assert!(with("rain").wanted(Effect::Rain).is_none());
