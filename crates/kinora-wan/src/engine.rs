@@ -14,6 +14,9 @@ use crate::model::Target;
 use crate::picture::Size;
 use crate::pipeline::{Pipeline, Settings, open};
 
+/// What is said of files that were whole when the engine was opened.
+const FILES: &str = "the model's files cannot be used any more; `kinora doctor --model DIR` says why";
+
 /// The neural engine over one model.
 #[derive(Debug)]
 pub struct WanEngine {
@@ -79,9 +82,14 @@ impl From<WanError> for EngineError {
         match error {
             WanError::Cancelled => Self::Cancelled,
             WanError::Sink(SinkError(cause)) => Self::Sink(SinkError(cause)),
-            // A disk may come back.
-            WanError::Read { .. } => Self::Retryable(error.to_string()),
-            _ => Self::Permanent(error.to_string()),
+            WanError::Request(_) | WanError::Tensor(_) => Self::Permanent(error.to_string()),
+            // What callers are told says nothing of the server's disk; a disk may come back.
+            WanError::Read { .. } => Self::Retryable(FILES.to_owned()),
+            WanError::Config { .. }
+            | WanError::Damaged { .. }
+            | WanError::MissingTensor { .. }
+            | WanError::WrongShape { .. }
+            | WanError::WrongType { .. } => Self::Permanent(FILES.to_owned()),
         }
     }
 }

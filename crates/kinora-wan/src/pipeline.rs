@@ -200,7 +200,8 @@ impl Pipeline {
         let shape =
             [1, vae.latent_channels(), frames, plan.size.height_px / scale, plan.size.width_px / scale];
         let noise = match &self.settings.noise {
-            Some(path) => read_tensor(path, "latents", &shape)?,
+            Some(path) => read_tensor(path, "latents", &shape)
+                .map_err(|error| WanError::Request(format!("the noise cannot be used: {error}")))?,
             None => {
                 let noise = Noise::new(seed, &format!("wan.noise.{part}"));
                 let count = shape.iter().product::<usize>() as u64;

@@ -1,10 +1,12 @@
 //! The model that is served, and by which engine.
 
-use std::sync::Arc;
+mod choice;
 
 use clap::ValueEnum;
-use kinora_engine::{Engine, EngineError, GenerateSpec, Monitor, MotionEngine, PatternEngine, Picture};
+use kinora_engine::{Engine, EngineError, GenerateSpec, Monitor, MotionEngine, Picture};
 use serde_json::{Value, json};
+
+pub use choice::{ChoiceError, EngineChoice};
 
 /// The hosted model's name, served for compatibility; Kinora is not affiliated with its makers.
 pub const MODEL: &str = "Kling-Image2Video-V2.1-Standard";
@@ -19,19 +21,14 @@ pub fn canonical(name: &str) -> Option<&'static str> {
 pub enum EngineName {
     /// Embedded: depth-aware camera moves, on the CPU, no weights.
     Motion,
+    /// Neural: a Wan2.2 diffusion model from a folder of weights (--model).
+    Wan,
     /// A test card that ignores picture and prompt, for testing clients.
     #[value(hide = true)]
     Pattern,
 }
 
 impl EngineName {
-    pub fn load(self) -> Arc<dyn Engine> {
-        match self {
-            Self::Motion => Arc::new(MotionEngine),
-            Self::Pattern => Arc::new(PatternEngine),
-        }
-    }
-
     /// What the engine makes of words and picture, without rendering; `None` where it does not say.
     pub fn explain(
         self,
@@ -41,7 +38,7 @@ impl EngineName {
     ) -> Result<Option<Value>, EngineError> {
         match self {
             Self::Motion => MotionEngine.explain(spec, picture, monitor).map(Some),
-            Self::Pattern => Ok(None),
+            Self::Pattern | Self::Wan => Ok(None),
         }
     }
 }

@@ -158,6 +158,19 @@ impl Dit {
         Ok(taps)
     }
 
+    /// One block by itself, for measuring: x `[N, D]`, `table` `[R, 6, D]` from [`Dit::time_embedding`].
+    #[doc(hidden)]
+    pub fn block(
+        &self,
+        index: usize,
+        clip: &Clip,
+        x: &Tensor,
+        text: &Tensor,
+        (table, runs): (&Tensor, &[usize]),
+    ) -> Result<Tensor, WanError> {
+        self.blocks[index].forward(x, text, table, runs, &clip.rotary)
+    }
+
     /// `(temb [R, D], projection [R, 6, D])` of distinct times, for goldens.
     #[doc(hidden)]
     pub fn time_embedding(&self, times: &[f32]) -> Result<(Tensor, Tensor), WanError> {

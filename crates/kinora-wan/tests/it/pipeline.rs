@@ -306,7 +306,13 @@ fn parts_that_do_not_belong_together_are_told() {
     assert!(error.contains("FluxPipeline"), "{error}");
 
     let copy = Copy::new("cut");
+    let engine = WanEngine::open(&copy.0, small()).unwrap();
     std::fs::remove_file(copy.0.join("text_encoder/model-00002-of-00002.safetensors")).unwrap();
+    let spec = GenerateSpec::default();
+    let late = engine.generate(&spec, &still("ti2v", "a"), &mut Frames::default(), &Watch::default());
+    let late = late.unwrap_err();
+    let said = late.to_string();
+    assert!(matches!(late, EngineError::Retryable(_)) && !said.contains("safetensors"), "{said}");
     let error = WanEngine::open(&copy.0, small()).unwrap_err().to_string();
     assert!(error.contains("model-00002-of-00002.safetensors"), "{error}");
 }

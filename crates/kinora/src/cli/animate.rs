@@ -2,23 +2,24 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ipnet::IpNet;
-use kinora_engine::{ClipDuration, EngineError, GenerateSpec, Monitor, Picture, Progress};
+use kinora_engine::{ClipDuration, Engine, EngineError, GenerateSpec, Monitor, Picture, Progress};
 use kinora_media::PictureLimits;
 use serde_json::{Value, json};
 use url::Url;
 
+use super::frames_out::FramesOut;
 use super::{Failure, runtime};
 use crate::artifacts::Staged;
 use crate::fetch::{FetchPolicy, Fetcher};
 use crate::keys::random_bytes;
-use crate::models::EngineName;
+use crate::models::EngineChoice;
 use crate::produce::{ProduceError, Produced, produce};
 use crate::submission::{check_cfg_scale, check_prompt};
 
@@ -64,9 +65,14 @@ pub struct Animate {
     /// Repeats a result; drawn at random and reported otherwise.
     #[arg(long, value_name = "N", env = "KINORA_SEED", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(0..=GenerateSpec::SEED_MAX))]
     seed: Option<u64>,
-    /// What computes the frames.
-    #[arg(long, env = "KINORA_ENGINE", value_enum, default_value = "motion")]
-    engine: EngineName,
+    #[command(flatten)]
+    engine: EngineChoice,
+    /// Start from the noise in this safetensors file: one tensor `latents`. For the engine `wan`.
+    #[arg(long, value_name = "FILE", env = "KINORA_NOISE")]
+    noise: Option<PathBuf>,
+    /// Also write every frame, lossless, into this folder: frame_00000.png and on.
+    #[arg(long, value_name = "DIR", env = "KINORA_FRAMES_OUT")]
+    frames_out: Option<PathBuf>,
     /// Network that an image URL may lead to although it is not public (CIDR); repeat for more.
     #[arg(long, value_name = "NET", env = "KINORA_ALLOW_FETCH_FROM", value_delimiter = ',')]
     allow_fetch_from: Vec<IpNet>,
@@ -105,10 +111,14 @@ impl Animate {
         if self.explain {
             return self.tell_plan(&spec, &picture, &monitor);
         }
+        let mut engine = self.engine.load(self.noise.clone()).map_err(|e| Failure::Usage(e.into()))?;
+        if let Some(folder) = &self.frames_out {
+            engine = Arc::new(FramesOut::new(engine, folder)?);
+        }
         let output = self.output_path();
-        let made = self.make(&spec, &picture, &output, &monitor)?;
+        let made = make(engine.as_ref(), &spec, &picture, &output, &monitor)?;
         monitor.bar.finish_and_clear();
-        self.tell(&spec, &made, &output, started.elapsed())
+        self.tell(&spec, engine.name(), &made, &output, started.elapsed())
     }
 
     fn spec(&self) -> Result<GenerateSpec, crate::submission::FieldError> {
@@ -155,29 +165,9 @@ impl Animate {
         }
     }
 
-    fn make(
-        &self,
-        spec: &GenerateSpec,
-        picture: &Picture,
-        output: &Path,
-        monitor: &Bar,
-    ) -> Result<Produced, Failure> {
-        let mut part = output.as_os_str().to_owned();
-        part.push(format!(".{}.part", std::process::id()));
-        let staged = Staged::create(part.into())?;
-        let file = staged.file.try_clone()?;
-        let engine = self.engine.load();
-        let made = produce(engine.as_ref(), spec, picture, file, monitor).map_err(|error| match error {
-            ProduceError::Cancelled => Failure::Interrupted,
-            error => error.into(),
-        })?;
-        staged.commit(output)?;
-        Ok(made)
-    }
-
     #[expect(clippy::print_stdout, reason = "the command's result")]
     fn tell_plan(&self, spec: &GenerateSpec, picture: &Picture, monitor: &Bar) -> Result<(), Failure> {
-        let plan = self.engine.explain(spec, picture, monitor).map_err(|error| match error {
+        let plan = self.engine.name().explain(spec, picture, monitor).map_err(|error| match error {
             EngineError::Cancelled => Failure::Interrupted,
             error => error.into(),
         })?;
@@ -194,11 +184,11 @@ impl Animate {
     fn tell(
         &self,
         spec: &GenerateSpec,
+        engine: &str,
         made: &Produced,
         output: &Path,
         took: Duration,
     ) -> Result<(), Failure> {
-        let engine = self.engine.load();
         let format = made.info.format;
         if self.json {
             let stages: serde_json::Map<_, _> = made
@@ -208,7 +198,7 @@ impl Animate {
                 .map(|stage| (stage.stage.to_owned(), json!(stage.duration.as_secs_f64())))
                 .collect();
             let result = json!({
-                "output": output, "engine": engine.name(), "seed": spec.seed,
+                "output": output, "engine": engine, "seed": spec.seed,
                 "width": format.width_px, "height": format.height_px, "fps": format.fps,
                 "frames": format.frames_count, "duration": spec.duration.seconds().to_string(),
                 "size_bytes": made.info.size_bytes, "wall_s": took.as_secs_f64(), "stages_s": stages,
@@ -225,13 +215,32 @@ impl Animate {
                 spec.duration.seconds(),
                 format.width_px,
                 format.height_px,
-                engine.name(),
+                engine,
                 spec.seed,
                 took.as_secs_f64()
             );
         }
         Ok(())
     }
+}
+
+fn make(
+    engine: &dyn Engine,
+    spec: &GenerateSpec,
+    picture: &Picture,
+    output: &Path,
+    monitor: &Bar,
+) -> Result<Produced, Failure> {
+    let mut part = output.as_os_str().to_owned();
+    part.push(format!(".{}.part", std::process::id()));
+    let staged = Staged::create(part.into())?;
+    let file = staged.file.try_clone()?;
+    let made = produce(engine, spec, picture, file, monitor).map_err(|error| match error {
+        ProduceError::Cancelled => Failure::Interrupted,
+        error => error.into(),
+    })?;
+    staged.commit(output)?;
+    Ok(made)
 }
 
 /// Reads a picture file, refusing what is too large before it is read.
@@ -290,7 +299,7 @@ fn inline(value: &Value) -> String {
 struct Bar {
     bar: ProgressBar,
     stage: Mutex<&'static str>,
-    stop: std::sync::Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Bar {
@@ -298,7 +307,7 @@ impl Bar {
         let bar = ProgressBar::new(0);
         let shown = !quiet && std::io::stderr().is_terminal();
         bar.set_draw_target(if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
-        Self { bar, stage: Mutex::new(""), stop: std::sync::Arc::default() }
+        Self { bar, stage: Mutex::new(""), stop: Arc::default() }
     }
 
     fn start_stage(&self, progress: Progress) {

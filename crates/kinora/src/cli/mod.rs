@@ -2,6 +2,8 @@
 
 mod animate;
 mod bench;
+mod doctor;
+mod frames_out;
 mod keys;
 mod serve;
 mod storage;
@@ -42,10 +44,11 @@ const EXIT_CODES: &str =
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Animate(animate::Animate),
+    Animate(Box<animate::Animate>),
     Serve(Box<serve::Serve>),
     #[command(subcommand)]
     Keys(keys::Keys),
+    Doctor(doctor::Doctor),
     #[command(subcommand)]
     Bench(bench::Bench),
 }
@@ -111,6 +114,7 @@ impl Command {
             Self::Animate(animate) => animate.run(),
             Self::Serve(serve) => serve.run(),
             Self::Keys(keys) => keys.run(),
+            Self::Doctor(doctor) => doctor.run(),
             Self::Bench(bench) => bench.run(),
         }
     }

@@ -3,10 +3,12 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use ipnet::IpNet;
+use kinora_engine::Engine;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -17,7 +19,7 @@ use crate::api::{BASES, MediaDelivery};
 use crate::fetch::FetchPolicy;
 use crate::jobs::StoreSettings;
 use crate::keys;
-use crate::models::{EngineName, MODEL};
+use crate::models::{EngineChoice, MODEL};
 use crate::observe::{self, LogFormat};
 use crate::server::{Server, ServerSettings};
 
@@ -41,9 +43,8 @@ pub struct Serve {
     /// Videos made at the same time; one already uses every core.
     #[arg(long, value_name = "N", env = "KINORA_WORKERS", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: u32,
-    /// What computes the frames.
-    #[arg(long, env = "KINORA_ENGINE", value_enum, default_value = "motion")]
-    engine: EngineName,
+    #[command(flatten)]
+    engine: EngineChoice,
     /// Network that image URLs may lead to although it is not public (CIDR); repeat for more.
     #[arg(long, value_name = "NET", env = "KINORA_ALLOW_FETCH_FROM", value_delimiter = ',')]
     allow_fetch_from: Vec<IpNet>,
@@ -100,21 +101,23 @@ impl Serve {
     async fn serve(self) -> Result<(), Failure> {
         let stop = CancellationToken::new();
         stop_on_signals(&stop)?;
-        let server = Server::bind(self.settings()?).await?;
+        let engine = self.engine.load(None).map_err(|e| Failure::Usage(e.into()))?;
+        let name = engine.name();
+        let server = Server::bind(self.settings(engine)?).await?;
         let origin = self.public_url.clone().unwrap_or_else(|| format!("http://{}", server.address()));
-        self.greet(&server, &origin).await?;
+        self.greet(&server, &origin, name).await?;
         server.run(stop).await?;
         tracing::info!("server.stopped");
         Ok(())
     }
 
-    fn settings(&self) -> Result<ServerSettings, Failure> {
+    fn settings(&self, engine: Arc<dyn Engine>) -> Result<ServerSettings, Failure> {
         Ok(ServerSettings {
             listen: self.listen,
             data_dir: self.storage.data.data_dir.clone(),
             bucket: self.storage.bucket()?,
             public_url: self.public_url.clone(),
-            engine: self.engine.load(),
+            engine,
             workers_count: if self.no_worker { 0 } else { self.workers },
             fetch: FetchPolicy { allow: self.allow_fetch_from.clone(), ..FetchPolicy::default() },
             store: StoreSettings { queued_max: self.queue_limit, attempts_max: self.attempts_max },
@@ -127,7 +130,7 @@ impl Serve {
     }
 
     /// Tells where the server is, and on first start how to use it.
-    async fn greet(&self, server: &Server, origin: &str) -> Result<(), Failure> {
+    async fn greet(&self, server: &Server, origin: &str, name: &str) -> Result<(), Failure> {
         let mut stdout = std::io::stdout();
         writeln!(stdout, "listening on http://{}", server.address())?;
         if server.store().keys().await?.is_empty() {
@@ -137,7 +140,7 @@ impl Serve {
         }
         tracing::info!(
             address = %server.address(), data_dir = %self.storage.data.data_dir.display(),
-            engine = self.engine.load().name(), documents = format!("{origin}/docs"), "server.started"
+            engine = name, documents = format!("{origin}/docs"), "server.started"
         );
         Ok(())
     }

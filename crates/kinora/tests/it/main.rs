@@ -8,3 +8,4 @@ mod documents;
 mod process;
 mod s3;
 mod server;
+mod wan;

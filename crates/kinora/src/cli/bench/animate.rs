@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::median;
 use crate::cli::Failure;
 use crate::cli::animate::read_picture;
-use crate::models::EngineName;
+use crate::models::EngineChoice;
 use crate::produce::produce;
 
 /// Seconds of video made per second, with and without encoding, and where the time goes.
@@ -28,9 +28,8 @@ pub struct BenchAnimate {
     /// Length in seconds.
     #[arg(long, value_name = "S", env = "KINORA_DURATION", default_value = "5", value_parser = ["5", "10"])]
     duration: String,
-    /// What computes the frames.
-    #[arg(long, env = "KINORA_ENGINE", value_enum, default_value = "motion")]
-    engine: EngineName,
+    #[command(flatten)]
+    engine: EngineChoice,
     /// Rounds, after one that warms up.
     #[arg(long, value_name = "N", env = "KINORA_ROUNDS", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -54,7 +53,7 @@ impl BenchAnimate {
             duration: ClipDuration::from_seconds(seconds).expect("clap let only 5 and 10 through"),
             ..GenerateSpec::default()
         };
-        let engine = self.engine.load();
+        let engine = self.engine.load(None).map_err(|e| Failure::Usage(e.into()))?;
         let (mut encoded, mut bare) = (Vec::new(), Vec::new());
         for round in 0..=self.rounds {
             let pair = (

@@ -11,7 +11,7 @@ use super::Failure;
 /// Measure this machine: the service under load, or the making of a clip.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
-    Animate(animate::BenchAnimate),
+    Animate(Box<animate::BenchAnimate>),
     Service(service::BenchService),
 }
 

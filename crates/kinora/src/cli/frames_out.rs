@@ -1,0 +1,70 @@
+//! Frames as pictures, beside the clip.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kinora_engine::{
+    ClipFormat, Engine, EngineError, FrameSink, GenerateSpec, Generated, Monitor, Picture, SinkError,
+};
+
+/// An engine whose frames are also written into a folder as `frame_00000.png` and on.
+#[derive(Debug)]
+pub(super) struct FramesOut {
+    engine: Arc<dyn Engine>,
+    folder: PathBuf,
+}
+
+impl FramesOut {
+    /// Makes the folder.
+    pub(super) fn new(engine: Arc<dyn Engine>, folder: &Path) -> anyhow::Result<Self> {
+        use anyhow::Context as _;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        Ok(Self { engine, folder: folder.to_owned() })
+    }
+}
+
+impl Engine for FramesOut {
+    fn name(&self) -> &'static str {
+        self.engine.name()
+    }
+
+    fn description(&self) -> &'static str {
+        self.engine.description()
+    }
+
+    fn clip_format(&self, picture_width_px: u32, picture_height_px: u32, spec: &GenerateSpec) -> ClipFormat {
+        self.engine.clip_format(picture_width_px, picture_height_px, spec)
+    }
+
+    fn generate(
+        &self,
+        spec: &GenerateSpec,
+        picture: &Picture,
+        sink: &mut dyn FrameSink,
+        monitor: &dyn Monitor,
+    ) -> Result<Generated, EngineError> {
+        let format = self.clip_format(picture.width_px(), picture.height_px(), spec);
+        let mut both = Both { sink, format, folder: &self.folder, next: 0 };
+        self.engine.generate(spec, picture, &mut both, monitor)
+    }
+}
+
+struct Both<'a> {
+    sink: &'a mut dyn FrameSink,
+    format: ClipFormat,
+    folder: &'a Path,
+    next: usize,
+}
+
+impl FrameSink for Both<'_> {
+    fn frame(&mut self, rgb: &[u8]) -> Result<(), SinkError> {
+        let path = self.folder.join(format!("frame_{:05}.png", self.next));
+        self.next += 1;
+        let picture = Picture::new(self.format.width_px, self.format.height_px, rgb.to_vec());
+        let png = picture.map_err(|e| SinkError(e.into()))?;
+        let png = kinora_media::lossless_png(&png).map_err(|e| SinkError(e.into()))?;
+        std::fs::write(&path, png).map_err(|e| SinkError(format!("{}: {e}", path.display()).into()))?;
+        self.sink.frame(rgb)
+    }
+}

@@ -1,0 +1,134 @@
+//! Which engine a command works with, from its flags.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use kinora_engine::{Engine, MotionEngine, PatternEngine};
+use kinora_wan::model::Adapters;
+use kinora_wan::picture::Size;
+use kinora_wan::weights::Lora;
+use kinora_wan::{Settings, WanEngine, WanError};
+
+use super::EngineName;
+
+/// Which engine, and how it is to work.
+#[derive(Debug, Clone, Args)]
+pub struct EngineChoice {
+    /// What computes the frames.
+    #[arg(long, env = "KINORA_ENGINE", value_enum, default_value = "motion")]
+    engine: EngineName,
+    /// Folder of a Wan2.2 model in the diffusers layout, for the engine `wan`.
+    #[arg(long, value_name = "DIR", env = "KINORA_MODEL")]
+    model: Option<PathBuf>,
+    /// Solver steps of a clip; the model's own number otherwise. For the engine `wan`.
+    #[arg(long, value_name = "N", env = "KINORA_STEPS", value_parser = clap::value_parser!(u32).range(1..=150))]
+    steps: Option<u32>,
+    /// Strength of classifier-free guidance, up to 1 for none; from `cfg_scale` otherwise. For the engine `wan`.
+    #[arg(long, value_name = "G", env = "KINORA_GUIDANCE")]
+    guidance: Option<f64>,
+    /// The same for the expert that takes the less noisy steps; as --guidance otherwise. For the engine `wan`.
+    #[arg(long, value_name = "G", env = "KINORA_GUIDANCE_2")]
+    guidance_2: Option<f64>,
+    /// Size of the clip; the model's own area in the picture's ratio otherwise. For the engine `wan`.
+    #[arg(long, value_name = "WxH", env = "KINORA_SIZE", value_parser = parse_size)]
+    size: Option<Size>,
+    /// Frames of a clip of 5 seconds: one more than a multiple of 4; as the model was trained otherwise. For the engine
+    /// `wan`.
+    #[arg(long, value_name = "N", env = "KINORA_FRAMES", value_parser = clap::value_parser!(u32).range(1..=1001))]
+    frames: Option<u32>,
+    /// Adapter (LoRA) for the transformer, with its strength, 1 otherwise; repeat for more. For the engine `wan`.
+    #[arg(long, value_name = "FILE[=S]", env = "KINORA_LORA", value_delimiter = ',', value_parser = parse_lora)]
+    lora: Vec<Lora>,
+    /// The same for the expert that takes the less noisy steps. For the engine `wan`.
+    #[arg(long, value_name = "FILE[=S]", env = "KINORA_LORA_2", value_delimiter = ',', value_parser = parse_lora)]
+    lora_2: Vec<Lora>,
+    /// Type of the numbers that the engine `wan` computes with.
+    #[arg(long, value_name = "TYPE", env = "KINORA_DTYPE", default_value = "f32", value_parser = ["f32"])]
+    dtype: String,
+    /// Where the engine `wan` computes.
+    #[arg(long, value_name = "DEVICE", env = "KINORA_DEVICE", default_value = "cpu", value_parser = ["cpu"])]
+    device: String,
+    /// Decode frames in squares of this many pixels, which takes less memory; whole otherwise. For the engine `wan`.
+    #[arg(long, value_name = "PX", env = "KINORA_VAE_TILE", value_parser = clap::value_parser!(u32).range(64..=8192))]
+    vae_tile: Option<u32>,
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+pub enum ChoiceError {
+    #[error("the engine `wan` needs --model DIR, the folder of a Wan2.2 model")]
+    NoModel,
+    #[error("the model cannot be used: {0}")]
+    Model(#[from] WanError),
+}
+
+fn parse_size(text: &str) -> Result<Size, String> {
+    let side = |text: &str| text.parse::<u16>().ok().filter(|side| *side > 0).map(usize::from);
+    let sides = text.split_once(['x', 'X']).and_then(|(wide, high)| Some((side(wide)?, side(high)?)));
+    let (width_px, height_px) = sides.ok_or("must be a width and a height in pixels, such as 1280x704")?;
+    Ok(Size { width_px, height_px })
+}
+
+fn parse_lora(text: &str) -> Result<Lora, String> {
+    let Some((path, strength)) = text.rsplit_once('=') else {
+        return Ok(Lora { path: text.into(), strength: 1.0 });
+    };
+    match strength.parse::<f64>() {
+        Ok(strength) if strength.is_finite() => Ok(Lora { path: path.into(), strength }),
+        _ => Err(format!("the strength `{strength}` must be a number")),
+    }
+}
+
+impl EngineChoice {
+    pub fn name(&self) -> EngineName {
+        self.engine
+    }
+
+    /// Opens the engine. `noise` is a file of noise to start from, which the engine `wan` knows.
+    pub fn load(&self, noise: Option<PathBuf>) -> Result<Arc<dyn Engine>, ChoiceError> {
+        Ok(match self.engine {
+            EngineName::Motion => Arc::new(MotionEngine),
+            EngineName::Pattern => Arc::new(PatternEngine),
+            EngineName::Wan => {
+                let folder = self.model.as_ref().ok_or(ChoiceError::NoModel)?;
+                Arc::new(WanEngine::open(folder, self.settings(noise))?)
+            }
+        })
+    }
+
+    fn settings(&self, noise: Option<PathBuf>) -> Settings {
+        let count = |number: Option<u32>| number.map(|number| number as usize);
+        Settings {
+            steps: count(self.steps),
+            guidance: self.guidance,
+            guidance_2: self.guidance_2,
+            size: self.size,
+            frames: count(self.frames),
+            vae_tile: count(self.vae_tile),
+            loras: Adapters { first: self.lora.clone(), second: self.lora_2.clone() },
+            noise,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_is_a_file_and_perhaps_a_strength() {
+        let of = |path: &str, strength| Lora { path: path.into(), strength };
+        assert_eq!(parse_lora("a.safetensors"), Ok(of("a.safetensors", 1.0)));
+        assert_eq!(parse_lora("x=y/a.safetensors=0.5"), Ok(of("x=y/a.safetensors", 0.5)));
+        assert!(parse_lora("a.safetensors=much").is_err());
+    }
+
+    #[test]
+    fn a_size_is_two_sides() {
+        assert_eq!(parse_size("1280x704"), Ok(Size { width_px: 1280, height_px: 704 }));
+        for text in ["", "1280", "x704", "0x704", "-1x704", "99999x32", "1280x704x3"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+}

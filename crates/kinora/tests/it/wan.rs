@@ -1,0 +1,120 @@
+//! The neural engine on a tiny checkpoint, through the API and the command line.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kinora_wan::picture::Size;
+use kinora_wan::{Settings, WanEngine};
+use serde_json::json;
+
+use crate::cli::kinora;
+use crate::server::{BASE, TestServer, picture_bytes};
+
+fn model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens/models/ti2v")
+}
+
+/// A server whose clips are 9 frames of 64 by 64 pixels, in `steps` steps.
+async fn server(steps: usize) -> TestServer {
+    let settings = Settings {
+        steps: Some(steps),
+        size: Some(Size { width_px: 64, height_px: 64 }),
+        frames: Some(9),
+        ..Settings::default()
+    };
+    let engine = Arc::new(WanEngine::open(&model(), settings).unwrap());
+    TestServer::start_with(|settings| settings.engine = engine).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_becomes_a_clip_with_progress_on_the_way() {
+    let server = server(40).await;
+    let id = server.accepted().await;
+    let record = server.until(&id, |record| record["progress"].is_object()).await;
+    let stages = ["text", "image", "denoise", "decode"];
+    let stage = record["progress"]["stage"].as_str().unwrap();
+    assert!(stages.contains(&stage), "{record}");
+    let record = server.finished(&id).await;
+    assert_eq!(record["status"], "success", "{record}");
+    let outcome = &record["outcome"];
+    let clip = server.open(&outcome["video_url"], "GET", &[]).await;
+    assert_eq!((clip.status, &clip.body[4..8]), (200, &b"ftyp"[..]));
+    assert!(outcome.to_string().contains("wan"), "the answer says which engine made it: {outcome}");
+    let page = server.get("/models/Kling-Image2Video-V2.1-Standard").await;
+    assert!(String::from_utf8_lossy(&page.body).contains("engine `wan`"), "{:?}", page.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_amid_the_steps_frees_the_engine_within_one() {
+    let server = server(150).await;
+    let (first, second) = (server.accepted().await, server.accepted().await);
+    server.until(&first, |record| record["progress"]["stage"] == "denoise").await;
+    let cancelled = server.call("DELETE", &format!("{BASE}/requests/{first}"), "").await;
+    assert_eq!(cancelled.json()["status"], "cancelled", "{:?}", cancelled.body);
+    let started = Instant::now();
+    server.until(&second, |record| record["status"] == "processing").await;
+    // The heartbeat that learns of it comes every half second; a step takes milliseconds.
+    assert!(started.elapsed() < Duration::from_secs(2), "the engine went on for {:?}", started.elapsed());
+    assert_eq!(server.finished(&second).await["status"], "success");
+    assert_eq!(server.record(&first).await["outcome"], json!(null));
+}
+
+#[test]
+fn animate_writes_clip_and_lossless_frames() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("photo.jpg"), picture_bytes()).unwrap();
+    let model = model();
+    let flags = ["--engine", "wan", "--model", model.to_str().unwrap(), "--steps", "2", "--size", "64x32"];
+    let more = ["--frames", "5", "--frames-out", "frames", "--seed", "3", "--json", "--vae-tile", "64"];
+    let output = kinora(folder.path(), &[&["animate", "photo.jpg"], &flags[..], &more].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&result["engine"], &result["frames"], &result["width"]),
+        (&json!("wan"), &json!(5), &json!(64))
+    );
+    assert!(result["stages_s"]["denoise"].is_number(), "{result}");
+    for index in 0..5 {
+        let frame = image::open(folder.path().join(format!("frames/frame_{index:05}.png"))).unwrap();
+        assert_eq!((frame.width(), frame.height()), (64, 32));
+    }
+    assert!(folder.path().join("photo.mp4").exists());
+}
+
+#[test]
+fn a_model_that_cannot_be_used_is_told_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("photo.jpg"), picture_bytes()).unwrap();
+    let run = |flags: &[&str]| {
+        let output = kinora(folder.path(), &[&["animate", "photo.jpg", "--engine", "wan"], flags].concat());
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, told) = run(&[]);
+    assert!(code == Some(2) && told.contains("--model"), "{told}");
+    let (code, told) = run(&["--model", "nowhere"]);
+    assert!(code == Some(2) && told.contains("nowhere/model_index.json"), "{told}");
+    let model = model();
+    let (code, told) = run(&["--model", model.to_str().unwrap(), "--size", "65x64"]);
+    assert!(code == Some(2) && told.contains("multiples of 32"), "{told}");
+    let (code, told) = run(&["--model", model.to_str().unwrap(), "--dtype", "bf16"]);
+    assert!(code == Some(2) && told.contains("--dtype"), "{told}");
+}
+
+#[test]
+fn doctor_tells_a_whole_model_from_a_broken_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = model();
+    let output = kinora(folder.path(), &["doctor", "--model", whole.to_str().unwrap(), "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &report["model"]["problem"]), (Some(0), &json!(null)), "{output:?}");
+    assert!(report["cores"].as_u64() > Some(0) && report["model"]["size_bytes"].as_u64() > Some(1_000_000));
+
+    let config = folder.path().join("model_index.json");
+    std::fs::write(&config, std::fs::read(whole.join("model_index.json")).unwrap()).unwrap();
+    let output = kinora(folder.path(), &["doctor", "--model", "."]);
+    let (told, error) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(1), "{told}{error}");
+    assert!(told.contains("cannot be used") && error.contains("scheduler_config.json"), "{told}{error}");
+}
