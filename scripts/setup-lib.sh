@@ -56,3 +56,32 @@ cargo_tool() {
   rm -rf "$tools/build"
   touch "$tools/.$1-$2"
 }
+
+# postgres_start: a PostgreSQL server of its own on a free port, at $postgres_url (without a database's name). It
+# refuses to run as root, so root runs it as the user that Debian's package makes. Tests find it by the environment.
+postgres_start() {
+  local bin port
+  [ -n "$(postgres_bin)" ] || debian_packages postgresql || return 1
+  bin="$(postgres_bin)"
+  [ -n "$bin" ] || return 1
+  postgres_dir="$(mktemp -d)"
+  port="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')" || return 1
+  postgres_as="env"
+  if [ "$(id -u)" = 0 ]; then
+    chown postgres "$postgres_dir"
+    postgres_as="runuser -u postgres --"
+  fi
+  (cd "$postgres_dir" &&
+    $postgres_as "$bin/initdb" -D data -U kinora -A trust -E UTF8 --locale=C >initdb.log &&
+    $postgres_as "$bin/pg_ctl" -w -D data -l log -o "-p $port -k $postgres_dir -c listen_addresses=127.0.0.1 -c max_connections=300" start) >/dev/null || return 1
+  postgres_url="postgres://kinora@127.0.0.1:$port"
+  export KINORA_TEST_POSTGRES="$postgres_url"
+  export KINORA_TEST_POSTGRES_CTL="$postgres_as $bin/pg_ctl -D $postgres_dir/data -l $postgres_dir/log"
+}
+
+postgres_bin() { find /usr/lib/postgresql /usr/local/lib/postgresql -maxdepth 2 -name bin -type d 2>/dev/null | sort -V | tail -1; }
+
+postgres_stop() {
+  (cd "$postgres_dir" && $postgres_as "$(postgres_bin)/pg_ctl" -D data -m immediate stop) >/dev/null
+  rm -rf "$postgres_dir"
+}

@@ -3,7 +3,7 @@
 //! They lie in the data folder or in an S3 bucket, under the same names in both: `inputs/{sha256}` and
 //! `outputs/{job}/{attempt}/{name}`. Always true: a file under its final name is complete and durable; nothing ever
 //! changes under a name. Files are written in the data folder's `staging/` first, wherever they end up.
-//! Why the folder is not an `object_store` of its own: `docs/decisions/0007-a-folder-and-a-bucket.md`.
+//! Why the folder is not an `object_store` of its own: `docs/decisions/0008-a-folder-and-a-bucket.md`.
 
 mod bucket;
 mod folder;

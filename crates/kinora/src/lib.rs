@@ -17,4 +17,5 @@ pub mod server;
 pub mod settings;
 pub mod submission;
 pub mod sweep;
+pub mod telemetry;
 pub mod worker;

@@ -1,5 +1,6 @@
 //! A serving process: store, data folder, API and workers, from start to an orderly end.
 
+use std::future::IntoFuture as _;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -17,9 +18,9 @@ use crate::clock;
 use crate::connections::{self, Limits};
 use crate::fetch::{FetchPolicy, Fetcher};
 use crate::intake::Intake;
-use crate::jobs::{JobStore, StoreSettings};
-use crate::keys::random_bytes;
+use crate::jobs::{DatabaseUrl, JobStore, StoreSettings};
 use crate::sweep::sweep_outputs;
+use crate::telemetry;
 use crate::worker::{self, Worker};
 
 /// How a server serves.
@@ -27,8 +28,12 @@ use crate::worker::{self, Worker};
 pub struct ServerSettings {
     pub listen: SocketAddr,
     pub data_dir: std::path::PathBuf,
+    /// Where the queue is kept; a file in the data folder where `None`.
+    pub database_url: Option<DatabaseUrl>,
     /// Where files are kept; the data folder where `None`.
     pub bucket: Option<BucketSettings>,
+    /// Where Prometheus may ask; nowhere where `None`.
+    pub metrics_listen: Option<SocketAddr>,
     pub public_url: Option<String>,
     pub engine: Arc<dyn Engine>,
     pub workers_count: u32,
@@ -47,6 +52,7 @@ pub struct Server {
     settings: ServerSettings,
     listener: TcpListener,
     address: SocketAddr,
+    metrics_listener: Option<TcpListener>,
     artifacts: Artifacts,
     store: JobStore,
     _lock: DataDirLock,
@@ -62,17 +68,30 @@ impl Server {
             None => None,
         };
         let artifacts = artifacts.with_bucket(bucket);
-        let store = JobStore::open(&artifacts.folder().database(), settings.store).await?;
-        store.expire_leases(None, clock::wall_ms()).await?.iter().for_each(worker::log_lost);
-        let listener = TcpListener::bind(settings.listen)
-            .await
-            .map_err(|e| anyhow::anyhow!("cannot listen on {}: {e}", settings.listen))?;
+        let store = match &settings.database_url {
+            Some(url) => JobStore::open_postgres(url, settings.store).await?,
+            None => JobStore::open(&artifacts.folder().database(), settings.store).await?,
+        };
+        store.recover(clock::wall_ms()).await?.iter().for_each(worker::log_lost);
+        let listener = listen(settings.listen).await?;
         let address = listener.local_addr()?;
-        Ok(Self { settings, listener, address, artifacts, store, _lock: lock })
+        let metrics_listener = match settings.metrics_listen {
+            Some(address) => {
+                telemetry::start();
+                Some(listen(address).await?)
+            }
+            None => None,
+        };
+        Ok(Self { settings, listener, address, metrics_listener, artifacts, store, _lock: lock })
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where Prometheus may ask.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     pub fn store(&self) -> &JobStore {
@@ -81,12 +100,15 @@ impl Server {
 
     /// Serves until `stop`: then no request is accepted any more, and running jobs finish within the grace period or
     /// are given back.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let tasks = TaskTracker::new();
         tasks.spawn(worker::sweep_leases(self.store.clone(), stop.clone()));
         tasks.spawn(sweep_outputs(self.store.clone(), self.artifacts.clone(), stop.clone()));
         for _ in 0..self.settings.workers_count {
             tasks.spawn(self.worker().run(stop.clone()));
+        }
+        if let Some(listener) = self.metrics_listener.take() {
+            tasks.spawn(serve_metrics(listener, self.store.clone(), stop.clone()));
         }
         tasks.close();
         let router = api::router(self.app(stop.clone())?);
@@ -109,14 +131,18 @@ impl Server {
             store: self.store.clone(),
             artifacts: self.artifacts.clone(),
             engine: self.settings.engine.clone(),
-            worker_id: format!("worker-{:08x}", u32::from_be_bytes(random_bytes())),
+            worker_id: worker::new_id(),
             lease: self.settings.lease,
             grace: self.settings.grace,
         }
     }
 
     fn app(&self, stop: CancellationToken) -> anyhow::Result<App> {
-        let signer = Signer::new(self.artifacts.folder().secret()?);
+        let secret = match self.store.shared_secret() {
+            Some(secret) => secret,
+            None => self.artifacts.folder().secret()?,
+        };
+        let signer = Signer::new(secret);
         let fetcher = Fetcher::new(self.settings.fetch.clone());
         Ok(App {
             intake: Intake::new(self.store.clone(), self.artifacts.clone(), signer, fetcher),
@@ -125,10 +151,25 @@ impl Server {
             listen: self.address.to_string(),
             media_delivery: self.settings.media_delivery,
             media_ttl_s: self.settings.media_ttl.as_secs() as i64,
-            workers_count: self.settings.workers_count,
             started_at_s: clock::wall_ms() / 1000,
             keys: KeyRing::new(self.settings.rate_per_second),
             stop,
         })
+    }
+}
+
+/// Takes an address, or says which one cannot be had.
+pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|e| anyhow::anyhow!("cannot listen on {address}: {e}"))
+}
+
+/// Answers Prometheus until `stop`.
+pub async fn serve_metrics(listener: TcpListener, store: JobStore, stop: CancellationToken) {
+    let answering = axum::serve(listener, api::metrics_router(store)).into_future();
+    tokio::select! {
+        served = answering => if let Err(error) = served {
+            tracing::error!(%error, "metrics.serving_failed");
+        },
+        () = stop.cancelled() => {}
     }
 }

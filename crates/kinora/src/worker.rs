@@ -9,21 +9,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kinora_engine::{Engine, GenerateSpec, Monitor, Progress};
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::artifacts::{ArtifactError, ArtifactKey, Artifacts, Staged};
 use crate::clock;
-use crate::jobs::{Claim, Event, Job, JobProgress, JobStore, Outcome, StoreError};
+use crate::jobs::{Claim, Event, Heartbeat, Job, JobProgress, JobStore, Outcome, Presence, StoreError};
+use crate::keys::random_bytes;
 use crate::models;
 use crate::produce::{ProduceError, Produced, produce};
 use crate::submission::Submission;
+use crate::telemetry;
 
-/// How often a working worker says that it lives, reports progress and learns of a cancel.
+/// How often a working worker says that it lives and reports progress, where the store is this process's own.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// The same in a shared store, as a part of the lease: sparse, since every sign of life rewrites a row.
+const HEARTBEATS_IN_LEASE: u32 = 6;
 /// How often an idle worker looks without being woken.
 const POLL: Duration = Duration::from_secs(5);
 /// How often lost leases are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
+/// The same in a shared store, where every process looks.
+const SWEEP_SHARED: Duration = Duration::from_secs(3);
+/// How often a worker says that it is there.
+const PRESENCE: Duration = Duration::from_secs(10);
+/// How much the latest video counts for a worker's pace.
+const PACE_WEIGHT: f64 = 0.3;
 /// Pause after the store failed.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -39,14 +51,20 @@ pub struct Worker {
     pub grace: Duration,
 }
 
+/// A name for a worker that no other has.
+pub fn new_id() -> String {
+    format!("worker-{:08x}", u32::from_be_bytes(random_bytes()))
+}
+
 /// Returns lost leases to the queue until `stop`.
 pub async fn sweep_leases(store: JobStore, stop: CancellationToken) {
+    let pause = if store.is_shared() { SWEEP_SHARED } else { SWEEP };
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(SWEEP) => {}
+            () = tokio::time::sleep(pause) => {}
         }
-        match store.expire_leases(Some(clock::monotonic_ms()), clock::wall_ms()).await {
+        match store.expire_leases(clock::wall_ms()).await {
             Ok(jobs) => jobs.iter().for_each(log_lost),
             Err(error) => tracing::error!(%error, "worker.sweep_failed"),
         }
@@ -56,18 +74,45 @@ pub async fn sweep_leases(store: JobStore, stop: CancellationToken) {
 /// Says what became of a job whose worker was lost.
 pub fn log_lost(job: &Job) {
     tracing::warn!(job.id = %job.id, job.attempt = job.attempt, job.status = %job.status, "job.lease_expired");
+    telemetry::lease_lost();
 }
 
 impl Worker {
     /// Works until `stop`; then the running job has the grace period to finish, or is given back.
     pub async fn run(self, stop: CancellationToken) {
+        let pace = Pace::default();
+        tokio::select! {
+            () = self.work_until(&stop, &pace) => {}
+            never = self.show_presence(&pace) => match never {},
+        }
+        if let Err(error) = self.store.worker_gone(self.worker_id.clone()).await {
+            tracing::warn!(%error, worker.id = self.worker_id, "worker.leave_failed");
+        }
+    }
+
+    async fn show_presence(&self, pace: &Pace) -> std::convert::Infallible {
+        loop {
+            let presence = Presence {
+                worker_id: self.worker_id.clone(),
+                model: models::MODEL.to_owned(),
+                engine: self.engine.name().to_owned(),
+                pace_ms: pace.ms(),
+            };
+            if let Err(error) = self.store.worker_present(presence).await {
+                tracing::warn!(%error, worker.id = self.worker_id, "worker.presence_failed");
+            }
+            tokio::time::sleep(PRESENCE).await;
+        }
+    }
+
+    async fn work_until(&self, stop: &CancellationToken, pace: &Pace) {
         while !stop.is_cancelled() {
             match self.claim().await {
-                Ok(Some(job)) => self.work(job, &stop).await,
-                Ok(None) => self.wait(POLL, &stop).await,
+                Ok(Some(job)) => self.work(job, stop, pace).await,
+                Ok(None) => self.wait(POLL, stop).await,
                 Err(error) => {
                     tracing::error!(%error, "worker.claim_failed");
-                    self.pause(STORE_RETRY, &stop).await;
+                    self.pause(STORE_RETRY, stop).await;
                 }
             }
         }
@@ -93,18 +138,24 @@ impl Worker {
             .claim(Claim {
                 model: models::MODEL.to_owned(),
                 worker_id: self.worker_id.clone(),
-                lease_until_ms: self.lease_end_ms(),
+                lease_ms: self.lease_ms(),
                 now_ms: clock::wall_ms(),
             })
             .await
     }
 
-    fn lease_end_ms(&self) -> i64 {
-        clock::monotonic_ms() + self.lease.as_millis() as i64
+    fn lease_ms(&self) -> i64 {
+        self.lease.as_millis() as i64
     }
 
-    async fn work(&self, job: Job, stop: &CancellationToken) {
+    fn heartbeat(&self) -> Duration {
+        if self.store.is_shared() { self.lease / HEARTBEATS_IN_LEASE } else { HEARTBEAT }
+    }
+
+    async fn work(&self, job: Job, stop: &CancellationToken, pace: &Pace) {
         tracing::info!(job.id = %job.id, job.attempt = job.attempt, worker.id = self.worker_id, "job.processing");
+        let waited_ms = clock::wall_ms() - job.queued_at_ms;
+        telemetry::claimed(Duration::from_millis(waited_ms.max(0).unsigned_abs()));
         let started = Instant::now();
         let signals = Arc::new(Signals::default());
         let made = tokio::select! {
@@ -112,14 +163,24 @@ impl Worker {
             never = self.watch(&job, &signals, stop) => match never {},
         };
         let event = match made {
-            Ok(outcome) => Event::Finished { attempt: job.attempt, outcome },
+            Ok(outcome) => {
+                pace.took(started.elapsed());
+                Event::Finished { attempt: job.attempt, outcome }
+            }
             Err(WorkError::Produce(ProduceError::Cancelled)) if signals.lost.load(Ordering::Relaxed) => {
                 tracing::info!(job.id = %job.id, job.attempt = job.attempt, "job.abandoned");
+                telemetry::attempt_ended(self.engine.name(), "cancelled", started.elapsed());
                 return self.discard(&job).await;
             }
             Err(WorkError::Produce(ProduceError::Cancelled)) => Event::Released { attempt: job.attempt },
             Err(error) => self.failure(&job, &error.to_string(), error.for_caller(), error.is_retryable()),
         };
+        let ended = match &event {
+            Event::Finished { .. } => "success",
+            Event::Released { .. } => "given_back",
+            _ => "failed",
+        };
+        telemetry::attempt_ended(self.engine.name(), ended, started.elapsed());
         self.report(&job, event, started.elapsed()).await;
     }
 
@@ -184,20 +245,19 @@ impl Worker {
             tokio::time::sleep(self.grace).await;
         };
         tokio::pin!(grace_over);
+        let mut cancelled = self.store.cancelled();
         loop {
             tokio::select! {
                 () = &mut grace_over, if !signals.stop.load(Ordering::Relaxed) => {
                     tracing::info!(job.id = %job.id, job.attempt = job.attempt, "job.giving_back");
                     signals.stop.store(true, Ordering::Relaxed);
                 }
-                () = tokio::time::sleep(HEARTBEAT) => {}
+                () = heard_of(job.id, &mut cancelled) => {}
+                () = tokio::time::sleep(self.heartbeat()) => {}
             }
-            let heartbeat = Event::Heartbeat {
-                attempt: job.attempt,
-                lease_until_ms: self.lease_end_ms(),
-                progress: signals.progress(),
-            };
-            match self.store.report(job.id, heartbeat, clock::wall_ms()).await {
+            let beat =
+                Heartbeat { attempt: job.attempt, lease_ms: self.lease_ms(), progress: signals.progress() };
+            match self.store.heartbeat(job.id, beat, clock::wall_ms()).await {
                 Ok(Some(Ok(_))) => {}
                 Ok(_) => {
                     signals.lost.store(true, Ordering::Relaxed);
@@ -222,7 +282,14 @@ impl Worker {
         let [video_key, thumbnail_key] = ArtifactKey::of_attempt(job.id, job.attempt);
         self.artifacts.commit(thumbnail, thumbnail_key, "image/jpeg").await?;
         self.artifacts.commit(video, video_key, "video/mp4").await?;
+        self.measure(&made);
         Ok(outcome(job, &spec, self.engine.name(), made))
+    }
+
+    fn measure(&self, made: &Produced) {
+        let engine = self.engine.name();
+        made.generated.stages.iter().for_each(|time| telemetry::stage(engine, time.stage, time.duration));
+        telemetry::frames(engine, made.info.format.frames_count);
     }
 
     /// The blocking part: engine and encoder into staging.
@@ -240,6 +307,17 @@ impl Worker {
         let mut thumbnail = self.artifacts.stage()?;
         thumbnail.file.write_all(&made.thumbnail_jpeg).map_err(WorkError::Staging)?;
         Ok((video, thumbnail, made))
+    }
+}
+
+/// Returns when this job may have been cancelled.
+async fn heard_of(job: Uuid, cancelled: &mut broadcast::Receiver<Uuid>) {
+    loop {
+        match cancelled.recv().await {
+            Ok(id) if id != job => {}
+            Ok(_) | Err(RecvError::Lagged(_)) => return,
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
     }
 }
 
@@ -309,6 +387,22 @@ fn said(panic: tokio::task::JoinError) -> String {
             .or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()))
             .unwrap_or_else(|| "no message".to_owned()),
         Err(error) => error.to_string(),
+    }
+}
+
+/// How long this worker takes for a video, smoothed.
+#[derive(Debug, Default)]
+struct Pace(Mutex<Option<f64>>);
+
+impl Pace {
+    fn took(&self, duration: Duration) {
+        let mut pace = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let latest = duration.as_secs_f64() * 1000.0;
+        *pace = Some(pace.map_or(latest, |before| before + (latest - before) * PACE_WEIGHT));
+    }
+
+    fn ms(&self) -> Option<i64> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).map(|pace| pace.round() as i64)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::artifacts::ArtifactError;
 use crate::intake::IntakeError;
 use crate::jobs::{Refused, Status, StoreError, SubmitError};
 use crate::submission::FieldError;
+use crate::telemetry;
 
 /// What of a caller's own words is said back.
 const ECHOED_CHARS_MAX: usize = 100;
@@ -134,6 +135,7 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "api.store_failed");
+        telemetry::store_failed();
         Self::Unavailable
     }
 }
@@ -141,12 +143,14 @@ impl From<StoreError> for ApiError {
 impl From<ArtifactError> for ApiError {
     fn from(error: ArtifactError) -> Self {
         tracing::error!(%error, "api.artifact_failed");
+        telemetry::artifact_failed();
         Self::Unavailable
     }
 }
 
 impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
+        telemetry::refused();
         Self::QueueFull(error)
     }
 }
@@ -168,10 +172,13 @@ impl From<IntakeError> for ApiError {
         match error {
             IntakeError::Store(error) => error.into(),
             IntakeError::Artifact(error) => error.into(),
-            IntakeError::Picture(_)
-            | IntakeError::Fetch(_)
-            | IntakeError::Capability(_)
-            | IntakeError::Unusable(_) => FieldError::new("image", error.to_string()).into(),
+            IntakeError::Fetch(error) => {
+                telemetry::fetch_failed();
+                FieldError::new("image", error.to_string()).into()
+            }
+            IntakeError::Picture(_) | IntakeError::Capability(_) | IntakeError::Unusable(_) => {
+                FieldError::new("image", error.to_string()).into()
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ mod body;
 mod error;
 mod health;
 mod media;
+mod metrics;
 mod models;
 mod origin;
 mod requests;
@@ -31,12 +32,14 @@ use uuid::Uuid;
 pub use auth::{Caller, KeyRing};
 pub use error::ApiError;
 pub use media::MediaDelivery;
+pub use metrics::metrics_router;
 pub use origin::Origin;
 pub use types::ErrorBody;
 
 use crate::capability::Claim;
 use crate::clock;
 use crate::intake::{Intake, MEDIA_PATH};
+use crate::telemetry;
 
 /// The bases under which the same operations answer; the first is canonical.
 pub const BASES: [&str; 3] = ["/api/v1/ie/requestqueue/apikey", "/api/v1/apikey", "/api/v1/ie/requestqueue"];
@@ -59,7 +62,6 @@ pub struct App {
     pub listen: String,
     pub media_ttl_s: i64,
     pub media_delivery: MediaDelivery,
-    pub workers_count: u32,
     pub started_at_s: i64,
     pub keys: KeyRing,
     pub stop: CancellationToken,
@@ -179,6 +181,7 @@ async fn with_request_id(request: Request, next: Next) -> Response {
     async move {
         let mut response = next.run(request).await;
         tracing::debug!(%method, path, status = response.status().as_u16(), "http.answered");
+        telemetry::answered(response.status().as_u16());
         response.headers_mut().insert(REQUEST_ID_HEADER, header);
         response
     }

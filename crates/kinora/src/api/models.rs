@@ -11,8 +11,9 @@ use crate::models::{self, MODEL};
 /// List the available models.
 #[utoipa::path(get, path = "/models", tag = "models",
     responses((status = 200, description = "The models served", body = ModelList)))]
-pub async fn list(State(state): State<AppState>, caller: Caller) -> Json<ModelList> {
-    Json(ModelList { model_ids: vec![MODEL.to_owned()], models: vec![model_body(&state, &caller)] })
+pub async fn list(State(state): State<AppState>, caller: Caller) -> Result<Json<ModelList>, ApiError> {
+    let models = vec![model_body(&state, &caller).await?];
+    Ok(Json(ModelList { model_ids: vec![MODEL.to_owned()], models }))
 }
 
 /// Get a model's information.
@@ -27,14 +28,14 @@ pub async fn get(
     Path(model_id): Path<String>,
 ) -> Result<Json<ModelBody>, ApiError> {
     match models::canonical(&model_id) {
-        Some(_) => Ok(Json(model_body(&state, &caller))),
+        Some(_) => Ok(Json(model_body(&state, &caller).await?)),
         None => Err(ApiError::no_such_model(&model_id)),
     }
 }
 
-fn model_body(state: &AppState, caller: &Caller) -> ModelBody {
+async fn model_body(state: &AppState, caller: &Caller) -> Result<ModelBody, ApiError> {
     let engine = state.engine.as_ref();
-    ModelBody {
+    Ok(ModelBody {
         model: MODEL.to_owned(),
         org_id: caller.org_id.clone(),
         brief_description: format!(
@@ -48,10 +49,10 @@ fn model_body(state: &AppState, caller: &Caller) -> ModelBody {
         parameters: models::parameters(),
         price_info: PriceInfo { price: 0, pricing_type: "free".to_owned(), unit: "request".to_owned() },
         tags: ["image-to-video", "self-hosted", engine.name()].map(str::to_owned).to_vec(),
-        qworkers: state.workers_count,
+        qworkers: state.intake.store.workers_count(MODEL).await?,
         icon_link: String::new(),
         background_image_url: String::new(),
         created_at: state.started_at_s,
         updated_at: state.started_at_s,
-    }
+    })
 }

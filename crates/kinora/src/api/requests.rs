@@ -18,10 +18,12 @@ use crate::jobs::{Job, JobFilter, NewJob, Outcome, Status};
 use crate::keys::random_bytes;
 use crate::models;
 use crate::submission::{FieldError, ImageSource, Submission};
+use crate::telemetry;
 use kinora_engine::GenerateSpec;
 
 const LIST_LIMIT_DEFAULT: i64 = 20;
 const LIST_LIMIT_MAX: i64 = 100;
+const PRIORITY_MAX: i64 = 9;
 
 /// Submit a request.
 ///
@@ -45,6 +47,7 @@ pub async fn submit(
     let submission = parse_payload(body.0.get("payload"))?;
     let payload = Value::Object(submission.to_payload()).to_string();
     let input_inline = matches!(submission.image, ImageSource::Inline(_));
+    let priority = parse_priority(body.0.get("priority"))?;
     let seed = submission.seed.unwrap_or_else(random_seed);
     let input = state.intake.take(submission.image, origin.authority()).await?;
     let job = NewJob {
@@ -56,10 +59,12 @@ pub async fn submit(
         input_sha256: input.sha256,
         input_inline,
         seed: seed.cast_signed(),
+        priority,
         now_ms: clock::wall_ms(),
     };
     let job = state.intake.store.submit(job).await??;
     tracing::info!(job.id = %job.id, org.id = job.org_id, "job.queued");
+    telemetry::submitted();
     Ok(Json(Accepted {
         request_id: job.id,
         model: job.model,
@@ -88,7 +93,8 @@ pub async fn status(
         None => None,
     };
     let job = job.ok_or_else(|| ApiError::no_such_request(&request_id))?;
-    Ok(Json(record(&state, &origin, &job)))
+    let queue = state.intake.store.outlook(&job).await?;
+    Ok(Json(Record { queue, ..record(&state, &origin, &job) }))
 }
 
 /// List your requests.
@@ -172,6 +178,17 @@ fn parse_payload(payload: Option<&Value>) -> Result<Submission, FieldError> {
     }
 }
 
+fn parse_priority(priority: Option<&Value>) -> Result<i64, FieldError> {
+    let wrong =
+        || FieldError::new("priority", format!("priority must be an integer from 0 to {PRIORITY_MAX}"));
+    match priority {
+        None | Some(Value::Null) => Ok(0),
+        Some(value) => {
+            value.as_i64().filter(|priority| (0..=PRIORITY_MAX).contains(priority)).ok_or_else(wrong)
+        }
+    }
+}
+
 fn parse_id(text: &str) -> Option<Uuid> {
     Uuid::try_parse(text).ok()
 }
@@ -216,6 +233,8 @@ fn record(state: &AppState, origin: &Origin, job: &Job) -> Record {
         error: job.error.clone(),
         reason: job.error.clone(),
         progress: job.progress.clone(),
+        queue: None,
+        priority: job.priority,
         qworker_id: job.worker_id.clone(),
         created_at: seconds(job.created_at_ms),
         updated_at: seconds(job.updated_at_ms),

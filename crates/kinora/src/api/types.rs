@@ -6,7 +6,7 @@ use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::jobs::{JobProgress, Status};
+use crate::jobs::{JobProgress, Outlook, Status};
 
 /// The body of every error.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,6 +28,9 @@ pub struct SubmitBody {
     /// The model's name, without regard to case.
     pub model: String,
     pub payload: Payload,
+    /// Among the organisation's own requests, those of higher priority go first. An extension.
+    #[schema(minimum = 0, maximum = 9, default = 0, nullable)]
+    pub priority: Option<i64>,
 }
 
 /// What to make. Unknown fields are ignored; an optional `null` counts as absent.
@@ -89,6 +92,11 @@ pub struct Record {
     /// Present while `processing`: how far the engine is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<JobProgress>,
+    /// Present while `queued`, in answer to a status request: where it stands in the queue. An extension.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Outlook>,
+    /// As submitted. An extension.
+    pub priority: i64,
     /// The worker that has it or had it last; empty before.
     pub qworker_id: String,
     pub created_at: i64,
@@ -176,7 +184,7 @@ pub struct ModelBody {
     pub price_info: PriceInfo,
     pub tags: Vec<String>,
     /// Workers that serve it.
-    pub qworkers: u32,
+    pub qworkers: usize,
     pub icon_link: String,
     pub background_image_url: String,
     pub created_at: i64,

@@ -2,10 +2,10 @@
 
 use clap::{Args, Subcommand};
 
-use super::{DataDir, Failure, runtime};
-use crate::artifacts::DataFolder;
+use super::storage::Database;
+use super::{Failure, runtime};
 use crate::clock;
-use crate::jobs::{JobStore, StoreSettings};
+use crate::jobs::StoreSettings;
 use crate::keys;
 
 /// Make, list and revoke API keys; works while the server runs.
@@ -26,7 +26,7 @@ pub struct Create {
     #[arg(long, value_name = "NAME", env = "KINORA_USER", default_value = "default", value_parser = parse_name)]
     user: String,
     #[command(flatten)]
-    data: DataDir,
+    database: Database,
 }
 
 /// List all keys: id, first characters, organisation, user, state.
@@ -36,7 +36,7 @@ pub struct List {
     #[arg(long, env = "KINORA_JSON")]
     json: bool,
     #[command(flatten)]
-    data: DataDir,
+    database: Database,
 }
 
 /// Revoke a key; a running server refuses it within a second.
@@ -45,7 +45,7 @@ pub struct Revoke {
     /// The key's id, from `kinora keys list`.
     id: String,
     #[command(flatten)]
-    data: DataDir,
+    database: Database,
 }
 
 /// Names go into headers and log lines.
@@ -70,15 +70,11 @@ impl Keys {
     }
 }
 
-async fn open(data: &DataDir) -> Result<JobStore, Failure> {
-    let folder = DataFolder::open(&data.data_dir)?;
-    Ok(JobStore::open(&folder.database(), StoreSettings::default()).await?)
-}
-
 #[expect(clippy::print_stdout, reason = "the command's result")]
 impl Create {
     async fn run(self) -> Result<(), Failure> {
-        let key = keys::create(&open(&self.data).await?, &self.org, &self.user).await?;
+        let key =
+            keys::create(&self.database.open(StoreSettings::default()).await?, &self.org, &self.user).await?;
         println!("{}", key.reveal());
         Ok(())
     }
@@ -87,7 +83,7 @@ impl Create {
 #[expect(clippy::print_stdout, reason = "the command's result")]
 impl List {
     async fn run(self) -> Result<(), Failure> {
-        let rows = open(&self.data).await?.keys().await?;
+        let rows = self.database.open(StoreSettings::default()).await?.keys().await?;
         if self.json {
             let rows: Vec<_> = rows
                 .iter()
@@ -115,7 +111,7 @@ impl List {
 #[expect(clippy::print_stderr, reason = "the command's result, for people")]
 impl Revoke {
     async fn run(self) -> Result<(), Failure> {
-        let store = open(&self.data).await?;
+        let store = self.database.open(StoreSettings::default()).await?;
         if !store.revoke_key(&self.id, clock::wall_ms()).await? {
             let id = &self.id;
             return Err(Failure::BadInput(anyhow::anyhow!(

@@ -5,8 +5,10 @@ mod bench;
 mod doctor;
 mod frames_out;
 mod keys;
+mod migrate;
 mod serve;
 mod storage;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -46,6 +48,8 @@ const EXIT_CODES: &str =
 enum Command {
     Animate(Box<animate::Animate>),
     Serve(Box<serve::Serve>),
+    Worker(Box<worker::WorkerCommand>),
+    Migrate(migrate::Migrate),
     #[command(subcommand)]
     Keys(keys::Keys),
     Doctor(doctor::Doctor),
@@ -113,6 +117,8 @@ impl Command {
         match self {
             Self::Animate(animate) => animate.run(),
             Self::Serve(serve) => serve.run(),
+            Self::Worker(worker) => worker.run(),
+            Self::Migrate(migrate) => migrate.run(),
             Self::Keys(keys) => keys.run(),
             Self::Doctor(doctor) => doctor.run(),
             Self::Bench(bench) => bench.run(),

@@ -13,9 +13,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::storage::Storage;
+use super::storage::{Database, Files};
 use super::{Failure, runtime};
 use crate::api::{BASES, MediaDelivery};
+use crate::artifacts::BucketSettings;
 use crate::fetch::FetchPolicy;
 use crate::jobs::StoreSettings;
 use crate::keys;
@@ -33,10 +34,15 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR:PORT", env = "KINORA_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     #[command(flatten)]
-    storage: Storage,
+    database: Database,
+    #[command(flatten)]
+    files: Files,
     /// Address that answered media URLs begin with; needed behind a proxy. The caller's Host header otherwise.
     #[arg(long, value_name = "URL", env = "KINORA_PUBLIC_URL", value_parser = parse_public_url)]
     public_url: Option<String>,
+    /// Address on which Prometheus may ask for /metrics; nowhere otherwise.
+    #[arg(long, value_name = "ADDR:PORT", env = "KINORA_METRICS_LISTEN")]
+    metrics_listen: Option<SocketAddr>,
     /// Accept and answer, but make no videos.
     #[arg(long, env = "KINORA_NO_WORKER")]
     no_worker: bool,
@@ -51,6 +57,9 @@ pub struct Serve {
     /// Requests that one organisation may have waiting; more are answered 429.
     #[arg(long, value_name = "N", env = "KINORA_QUEUE_LIMIT", default_value = "1000", value_parser = clap::value_parser!(i64).range(1..))]
     queue_limit: i64,
+    /// Requests that one organisation may have in progress, 0 for no limit; the rest waits.
+    #[arg(long, value_name = "N", env = "KINORA_RUNNING_LIMIT", default_value = "0", value_parser = clap::value_parser!(i64).range(0..))]
+    running_limit: i64,
     /// HTTP requests a second for each key, 0 for no limit; more are answered 429.
     #[arg(long, value_name = "N", env = "KINORA_RATE_LIMIT", default_value = "0")]
     rate_limit: u32,
@@ -75,6 +84,11 @@ pub struct Serve {
     /// How log lines on stderr look.
     #[arg(long, env = "KINORA_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
+}
+
+/// The limit that 0 lifts.
+pub(super) fn running_max(limit: i64) -> i64 {
+    if limit == 0 { i64::MAX } else { limit }
 }
 
 fn parse_public_url(text: &str) -> Result<String, String> {
@@ -114,19 +128,35 @@ impl Serve {
     fn settings(&self, engine: Arc<dyn Engine>) -> Result<ServerSettings, Failure> {
         Ok(ServerSettings {
             listen: self.listen,
-            data_dir: self.storage.data.data_dir.clone(),
-            bucket: self.storage.bucket()?,
+            data_dir: self.database.data.data_dir.clone(),
+            database_url: self.database.database_url.clone(),
+            bucket: self.bucket()?,
+            metrics_listen: self.metrics_listen,
             public_url: self.public_url.clone(),
             engine,
             workers_count: if self.no_worker { 0 } else { self.workers },
             fetch: FetchPolicy { allow: self.allow_fetch_from.clone(), ..FetchPolicy::default() },
-            store: StoreSettings { queued_max: self.queue_limit, attempts_max: self.attempts_max },
+            store: StoreSettings {
+                queued_max: self.queue_limit,
+                running_max: running_max(self.running_limit),
+                attempts_max: self.attempts_max,
+            },
             rate_per_second: NonZeroU32::new(self.rate_limit),
             media_ttl: Duration::from_secs(self.media_ttl_h * 3600),
             lease: Duration::from_secs(self.lease_s),
             media_delivery: self.media_delivery,
             grace: Duration::from_secs(self.grace_s),
         })
+    }
+
+    fn bucket(&self) -> Result<Option<BucketSettings>, Failure> {
+        let bucket = self.files.bucket()?;
+        if bucket.is_none() && self.database.database_url.is_some() {
+            let told = "with --database-url several processes may serve, so files must lie where all of them reach \
+                        them: give --artifacts s3://bucket/prefix as well";
+            return Err(Failure::Usage(anyhow::anyhow!(told)));
+        }
+        Ok(bucket)
     }
 
     /// Tells where the server is, and on first start how to use it.
@@ -139,7 +169,7 @@ impl Serve {
             writeln!(stdout, "try it:\n{}", curl(origin, key.reveal()))?;
         }
         tracing::info!(
-            address = %server.address(), data_dir = %self.storage.data.data_dir.display(),
+            address = %server.address(), data_dir = %self.database.data.data_dir.display(),
             engine = name, documents = format!("{origin}/docs"), "server.started"
         );
         Ok(())
@@ -156,7 +186,7 @@ fn curl(origin: &str, key: &str) -> String {
 }
 
 /// SIGTERM and SIGINT stop in order; a second one stops at once.
-fn stop_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
+pub(super) fn stop_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = stop.clone();
     tokio::spawn(async move {

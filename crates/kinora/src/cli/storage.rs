@@ -1,16 +1,34 @@
-//! Where the data lies: flags that several commands share.
+//! Where database and files lie: flags that several commands share.
 
 use clap::Args;
 use url::Url;
 
 use super::{DataDir, Failure};
-use crate::artifacts::{BucketSettings, BucketUrl};
+use crate::artifacts::{BucketSettings, BucketUrl, DataFolder};
+use crate::jobs::{DatabaseUrl, JobStore, StoreSettings};
 
-/// Where database and files lie.
+/// Where the database lies.
 #[derive(Debug, Args)]
-pub struct Storage {
+pub struct Database {
     #[command(flatten)]
     pub data: DataDir,
+    /// PostgreSQL database that keeps the queue, as postgres://user:password@host/name; a file in the data folder otherwise.
+    #[arg(long, value_name = "URL", env = "KINORA_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<DatabaseUrl>,
+}
+
+impl Database {
+    pub async fn open(&self, settings: StoreSettings) -> Result<JobStore, Failure> {
+        Ok(match &self.database_url {
+            Some(url) => JobStore::open_postgres(url, settings).await?,
+            None => JobStore::open(&DataFolder::open(&self.data.data_dir)?.database(), settings).await?,
+        })
+    }
+}
+
+/// Where files lie, if not in the data folder.
+#[derive(Debug, Args)]
+pub struct Files {
     /// Bucket that keeps pictures and clips, as s3://bucket/prefix; the data folder otherwise.
     #[arg(long, value_name = "URL", env = "KINORA_ARTIFACTS")]
     artifacts: Option<BucketUrl>,
@@ -58,7 +76,7 @@ fn parse_endpoint(text: &str) -> Result<Url, String> {
     }
 }
 
-impl Storage {
+impl Files {
     /// The bucket that keeps files, where there is one.
     pub fn bucket(&self) -> Result<Option<BucketSettings>, Failure> {
         let Some(url) = self.artifacts.clone() else {

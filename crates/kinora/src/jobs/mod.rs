@@ -1,17 +1,21 @@
 //! The queue: a job is one row, at once the public resource and the work to do.
 //!
 //! Always true: a state changes only through [`Job::apply`]; every change is one transaction, on disk before it is
-//! answered; no transaction is open while an engine works.
+//! answered; no transaction is open while an engine works. The statements stand once, in `repository/`, and are compiled
+//! for each database.
 
+mod cache;
 mod changes;
+mod outlook;
+mod postgres;
 mod record;
+mod signals;
+mod sqlite;
 mod state;
 mod store;
-mod submits;
-mod writer;
 
-pub use changes::{Claim, NewKey};
+pub use changes::{Claim, Heartbeat, NewJob, NewKey, Presence, SubmitError};
+pub use outlook::Outlook;
 pub use record::{InputRow, Job, JobProgress, KeyRow, Outcome, UploadRow};
 pub use state::{Event, Refused, Status};
-pub use store::{JobFilter, JobPage, JobStore, StoreError, StoreSettings};
-pub use submits::{NewJob, SubmitError};
+pub use store::{DatabaseUrl, JobFilter, JobPage, JobStore, StoreError, StoreSettings};

@@ -32,6 +32,7 @@ impl Fixture {
             input_sha256: [7; 32],
             input_inline: true,
             seed: 1,
+            priority: 0,
             now_ms: 1,
         };
         self.store.submit(job).await.unwrap().unwrap();
@@ -39,7 +40,7 @@ impl Fixture {
     }
 
     async fn claim(&self) -> Job {
-        let claim = Claim { model: MODEL.into(), worker_id: "worker".into(), lease_until_ms: 100, now_ms: 2 };
+        let claim = Claim { model: MODEL.into(), worker_id: "worker".into(), lease_ms: 60_000, now_ms: 2 };
         self.store.claim(claim).await.unwrap().unwrap()
     }
 

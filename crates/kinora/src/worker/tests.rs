@@ -1,5 +1,4 @@
 use kinora_engine::PatternEngine;
-use uuid::Uuid;
 
 use super::*;
 use crate::jobs::{InputRow, NewJob, StoreSettings};
@@ -39,6 +38,7 @@ impl Fixture {
             input_sha256: [1; 32],
             input_inline: true,
             seed: 1,
+            priority: 0,
             now_ms: 1,
         };
         self.worker.store.submit(new).await.unwrap().unwrap();
@@ -81,7 +81,7 @@ async fn a_result_that_is_reported_again_keeps_its_files() {
 async fn a_result_that_comes_too_late_leaves_no_files() {
     let fixture = fixture().await;
     let (job, finished) = fixture.made().await;
-    fixture.worker.store.expire_leases(None, 2).await.unwrap();
+    fixture.worker.store.recover(2).await.unwrap();
     fixture.worker.report(&job, finished, Duration::ZERO).await;
     assert!(!fixture.has_video(&job).await);
     let now = fixture.worker.store.get(job.id).await.unwrap().unwrap();

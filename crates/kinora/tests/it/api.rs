@@ -221,8 +221,32 @@ async fn the_list_filters_and_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_request_says_where_it_stands_and_the_urgent_go_first() {
+    let server = TestServer::start_idle().await;
+    let usual = server.accepted().await;
+    let body = json!({"model": MODEL, "payload": {"image": picture_base64()}, "priority": 9}).to_string();
+    let urgent = server.call("POST", &format!("{BASE}/requests"), body).await.json();
+    let stands = server.record(&usual).await;
+    assert_eq!((&stands["queue"], &stands["priority"]), (&json!({"position": 2}), &json!(0)));
+    let stands = server.record(urgent["request_id"].as_str().unwrap()).await;
+    assert_eq!((&stands["queue"], &stands["priority"]), (&json!({"position": 1}), &json!(9)));
+    for priority in [json!(-1), json!(10), json!(0.5), json!("9"), json!([])] {
+        let body = json!({"model": MODEL, "payload": {"image": picture_base64()}, "priority": priority});
+        let refused = server.call("POST", &format!("{BASE}/requests"), body.to_string()).await;
+        assert_error(&refused, 400, "bad_field");
+        assert_eq!(refused.json()["field"], "priority");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn models_are_listed_and_described() {
     let server = TestServer::start().await;
+    // The worker says that it is there a moment after the server answers.
+    let started = std::time::Instant::now();
+    while server.get("/models").await.json()["models"][0]["qworkers"] != json!(1) {
+        assert!(started.elapsed() < std::time::Duration::from_secs(10), "no worker shows up");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     let list = server.get("/models").await.json();
     assert_eq!(list["model_ids"], json!([MODEL]));
     let model = server.get(&format!("/models/{}", MODEL.to_uppercase())).await.json();

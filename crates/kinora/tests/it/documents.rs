@@ -83,6 +83,33 @@ fn relative_links_lead_to_files() {
     }
 }
 
+/// What is deployed by files is set by variables that exist.
+#[test]
+fn deployment_files_name_variables_that_exist() {
+    fn variables(command: &clap::Command, known: &mut BTreeSet<String>) {
+        let named = command.get_arguments().filter_map(|argument| argument.get_env());
+        known.extend(named.map(|name| name.to_string_lossy().into_owned()));
+        command.get_subcommands().for_each(|sub| variables(sub, known));
+    }
+    let mut known = BTreeSet::new();
+    variables(&kinora::cli::command(), &mut known);
+    let mut named_count = 0;
+    for path in files_below(&root().join("deploy")) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let words = text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+        for name in words.filter(|word| word.starts_with("KINORA_") && word.len() > "KINORA_".len()) {
+            assert!(known.contains(name), "{}: no setting has the variable {name}", path.display());
+            named_count += 1;
+        }
+    }
+    assert!(named_count > 20, "{named_count}");
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
 fn markdown_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -98,22 +125,26 @@ fn markdown_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// What each module may import of ours. `ARCHITECTURE.md` explains why.
-const IMPORTS: [(&str, &[&str]); 19] = [
+const IMPORTS: [(&str, &[&str]); 20] = [
     ("clock", &[]),
     ("connections", &[]),
     ("observe", &[]),
+    ("telemetry", &[]),
     ("settings", &[]),
     ("fetch", &[]),
     ("capability", &[]),
     ("models", &[]),
     ("submission", &[]),
     ("produce", &[]),
-    ("jobs", &["clock", "keys"]),
+    ("jobs", &["clock", "keys", "telemetry"]),
     ("keys", &["clock", "jobs"]),
     ("artifacts", &["keys"]),
     ("intake", &["artifacts", "capability", "clock", "fetch", "jobs", "submission"]),
-    ("worker", &["artifacts", "clock", "jobs", "models", "produce", "submission"]),
-    ("api", &["artifacts", "capability", "clock", "intake", "jobs", "keys", "models", "submission"]),
+    ("worker", &["artifacts", "clock", "jobs", "keys", "models", "produce", "submission", "telemetry"]),
+    (
+        "api",
+        &["artifacts", "capability", "clock", "intake", "jobs", "keys", "models", "submission", "telemetry"],
+    ),
     ("sweep", &["artifacts", "jobs"]),
     (
         "server",
@@ -126,8 +157,8 @@ const IMPORTS: [(&str, &[&str]); 19] = [
             "fetch",
             "intake",
             "jobs",
-            "keys",
             "sweep",
+            "telemetry",
             "worker",
         ],
     ),
@@ -146,6 +177,7 @@ const IMPORTS: [(&str, &[&str]); 19] = [
             "server",
             "settings",
             "submission",
+            "worker",
         ],
     ),
     ("main", &["cli"]),

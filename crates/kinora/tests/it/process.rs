@@ -38,19 +38,7 @@ impl Process {
     }
 
     fn call(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::net::TcpStream::connect(&self.address).unwrap();
-        let length = body.len();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}",
-            self.address, self.key
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap())
+        call(&self.address, &self.key, method, path, body)
     }
 
     fn submit(&self, duration: &str) -> String {
@@ -78,6 +66,34 @@ impl Process {
         rustix::process::kill_process(id, signal).unwrap();
         self.child.wait().unwrap().code()
     }
+}
+
+/// A request with a key on a connection of its own.
+pub fn call(address: &str, key: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
+    let head = format!("{method} {path} HTTP/1.1\r\nauthorization: Bearer {key}");
+    let (status, body) = exchange(address, &head, body);
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+/// A GET without a key.
+pub fn get(address: &str, path: &str) -> (u16, Vec<u8>) {
+    exchange(address, &format!("GET {path} HTTP/1.1"), "")
+}
+
+fn exchange(address: &str, head: &str, body: &str) -> (u16, Vec<u8>) {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{head}\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let status = std::str::from_utf8(&answer[9..12]).unwrap().parse().unwrap();
+    (status, answer.split_off(end + 4))
 }
 
 impl Drop for Process {

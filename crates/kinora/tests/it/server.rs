@@ -50,7 +50,9 @@ pub fn settings(folder: &tempfile::TempDir) -> ServerSettings {
     ServerSettings {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.path().to_owned(),
+        database_url: None,
         bucket: None,
+        metrics_listen: None,
         public_url: None,
         engine: Arc::new(PatternEngine),
         workers_count: 1,

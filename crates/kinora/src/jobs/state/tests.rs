@@ -20,6 +20,7 @@ fn queued() -> Job {
         input_sha256: [0; 32],
         input_inline: false,
         seed: 0,
+        priority: 0,
         created_at_ms: 0,
         updated_at_ms: 0,
         queued_at_ms: 0,

@@ -5,14 +5,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::QueryBuilder;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::record::Job;
-use super::state::Status;
-use super::store::StoreError;
 use super::writer::{Applied, Change, Writer};
+use super::{Connection, Db};
+use crate::jobs::changes::{Accepted, NewJob, SubmitError};
+use crate::jobs::record::Job;
+use crate::jobs::store::StoreError;
 
 /// Jobs inserted by one change at most.
 const BATCH_MAX: usize = 128;
@@ -20,29 +21,6 @@ const BATCH_MAX: usize = 128;
 const WAITING_MAX: usize = 1024;
 /// Rows of one statement: bounds how many statements of different length are kept prepared.
 const ROWS_MAX: usize = 32;
-
-/// A request that passed every check.
-#[derive(Debug, Clone)]
-pub struct NewJob {
-    pub id: Uuid,
-    pub org_id: String,
-    pub user_id: String,
-    pub model: String,
-    pub payload: String,
-    pub input_sha256: [u8; 32],
-    pub input_inline: bool,
-    pub seed: i64,
-    pub now_ms: i64,
-}
-
-/// Why a valid request is not accepted now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
-    #[error("the organisation already has {queued_max} requests waiting, which is the limit")]
-    QueueFull { queued_max: i64 },
-}
-
-type Accepted = Result<Job, SubmitError>;
 
 /// Hands jobs to the task that gathers them.
 #[derive(Debug, Clone)]
@@ -118,7 +96,7 @@ struct SubmitAll {
 impl Change for SubmitAll {
     type Answer = Vec<Accepted>;
 
-    async fn apply(&self, connection: &mut SqliteConnection) -> Result<Applied<Self::Answer>, sqlx::Error> {
+    async fn apply(&self, connection: &mut Connection) -> Result<Applied<Self::Answer>, sqlx::Error> {
         let admitted = self.admitted(connection).await?;
         let rows: Vec<&NewJob> =
             self.jobs.iter().zip(&admitted).filter_map(|(job, admitted)| admitted.then_some(job)).collect();
@@ -137,16 +115,16 @@ impl Change for SubmitAll {
 
 impl SubmitAll {
     /// For each job whether its organisation's queue has room for it, the jobs before it counted in.
-    async fn admitted(&self, connection: &mut SqliteConnection) -> Result<Vec<bool>, sqlx::Error> {
+    async fn admitted(&self, connection: &mut Connection) -> Result<Vec<bool>, sqlx::Error> {
         let organisations: BTreeSet<&str> = self.jobs.iter().map(|job| job.org_id.as_str()).collect();
-        let mut counts = QueryBuilder::<Sqlite>::new(
-            "SELECT org_id, model, count FROM job_counts WHERE status = 'queued' AND org_id IN (",
+        let mut counts = QueryBuilder::<Db>::new(
+            "SELECT org_id, model, CAST(SUM(count) AS BIGINT) FROM job_counts WHERE status = 'queued' AND org_id IN (",
         );
         let mut listed = counts.separated(", ");
         for organisation in organisations {
             listed.push_bind(organisation);
         }
-        listed.push_unseparated(")");
+        listed.push_unseparated(") GROUP BY org_id, model");
         let counts: Vec<(String, String, i64)> = counts.build_query_as().fetch_all(connection).await?;
         let mut queued: HashMap<(&str, &str), i64> =
             counts.iter().map(|(org, model, count)| ((org.as_str(), model.as_str()), *count)).collect();
@@ -161,18 +139,18 @@ impl SubmitAll {
 
 /// Inserts `rows` in one statement and appends the jobs, in the same order, to `jobs`.
 async fn insert(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     rows: &[&NewJob],
     jobs: &mut Vec<Job>,
 ) -> Result<(), sqlx::Error> {
-    let mut statement = QueryBuilder::<Sqlite>::new(
-        "INSERT INTO jobs (id, revision, org_id, user_id, model, status, payload, input_sha256, input_inline, seed, \
+    let mut statement = QueryBuilder::<Db>::new(
+        "INSERT INTO jobs (id, revision, org_id, user_id, model, status, payload, input_sha256, input_inline, seed, priority, \
          created_at_ms, updated_at_ms, queued_at_ms, attempt, attempts_lost, worker_id) ",
     );
     statement.push_values(rows, |mut row, new| {
         row.push_bind(new.id).push("0").push_bind(&new.org_id).push_bind(&new.user_id).push_bind(&new.model);
         row.push("'queued'").push_bind(&new.payload).push_bind(&new.input_sha256[..]);
-        row.push_bind(new.input_inline).push_bind(new.seed);
+        row.push_bind(new.input_inline).push_bind(new.seed).push_bind(new.priority);
         row.push_bind(new.now_ms).push_bind(new.now_ms).push_bind(new.now_ms).push("0, 0, ''");
     });
     // The rows that a statement returns come in no promised order.
@@ -181,36 +159,7 @@ async fn insert(
     let seq_of: HashMap<Uuid, i64> = inserted.into_iter().collect();
     for &new in rows {
         let seq = seq_of.get(&new.id).ok_or(sqlx::Error::RowNotFound)?;
-        jobs.push(accepted(new.clone(), *seq));
+        jobs.push(new.clone().accepted(*seq));
     }
     Ok(())
-}
-
-fn accepted(new: NewJob, seq: i64) -> Job {
-    let NewJob { id, org_id, user_id, model, payload, input_sha256, input_inline, seed, now_ms } = new;
-    Job {
-        seq,
-        id,
-        revision: 0,
-        org_id,
-        user_id,
-        model,
-        status: Status::Queued,
-        payload,
-        input_sha256,
-        input_inline,
-        seed,
-        created_at_ms: now_ms,
-        updated_at_ms: now_ms,
-        queued_at_ms: now_ms,
-        started_at_ms: None,
-        finished_at_ms: None,
-        attempt: 0,
-        attempts_lost: 0,
-        lease_until_ms: None,
-        worker_id: String::new(),
-        progress: None,
-        outcome: None,
-        error: None,
-    }
 }

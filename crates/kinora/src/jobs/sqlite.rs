@@ -1,0 +1,107 @@
+//! The queue in a SQLite file, for one serving process.
+//!
+//! One connection writes (group commit), several read. Only the writer fills the cache of jobs, after its commit; since
+//! no other process writes jobs, a cached job is never older than its row. `kinora keys` may write keys beside it.
+
+/// Rows that a change reads first. The one writer needs no locks.
+macro_rules! for_update {
+    ($sql:literal) => {
+        $sql
+    };
+}
+
+/// The same, passing over rows that somebody else has locked.
+macro_rules! skip_locked {
+    ($sql:literal) => {
+        $sql
+    };
+}
+
+// The same statements, compiled for this database.
+#[allow(clippy::duplicate_mod, reason = "one file, compiled for each database")]
+#[path = "repository/mod.rs"]
+mod repository;
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+pub(super) use repository::Repository;
+
+use super::signals::{Signals, Tidings};
+use super::store::StoreError;
+use crate::clock;
+
+pub(super) type Db = sqlx::Sqlite;
+pub(super) type Connection = sqlx::SqliteConnection;
+pub(super) type Row = sqlx::sqlite::SqliteRow;
+
+/// Takes the right to write at once, instead of failing half-way.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
+/// SQLite before this can corrupt a database when its write-ahead log is reset (versions 3.7.0 to 3.51.2).
+const VERSION_MIN: (u32, u32, u32) = (3, 51, 3);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const READERS_COUNT: u32 = 4;
+
+/// Opens (and creates or brings up to date) the database file at `path`.
+pub(super) async fn open(path: &Path, queued_max: i64, signals: Signals) -> Result<Repository, StoreError> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT)
+        .foreign_keys(true)
+        .disable_statement_logging();
+    let mut connection = options.connect().await?;
+    require_version(&mut connection).await?;
+    sqlx::migrate!("migrations/sqlite").run(&mut connection).await?;
+    let readers =
+        SqlitePoolOptions::new().max_connections(READERS_COUNT).connect_with(options.read_only(true)).await?;
+    let seats = vec![Seat(connection)];
+    Ok(Repository::start(seats, readers, true, queued_max, signals))
+}
+
+async fn require_version(connection: &mut Connection) -> Result<(), StoreError> {
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await?;
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    if (next(), next(), next()) < VERSION_MIN {
+        return Err(StoreError::SqliteTooOld(version));
+    }
+    Ok(())
+}
+
+/// The writer's connection; a file does not go away.
+#[derive(Debug)]
+struct Seat(Connection);
+
+impl Seat {
+    async fn connection(&mut self) -> Result<&mut Connection, sqlx::Error> {
+        Ok(&mut self.0)
+    }
+
+    /// Ends a transaction that failed. SQLite may already have ended it by itself (a full disk does that); then this
+    /// has nothing to do.
+    async fn roll_back(&mut self) {
+        let _ = sqlx::query("ROLLBACK").execute(&mut self.0).await;
+    }
+}
+
+/// Whether an error concerns the connection and not the changes that were tried on it.
+fn is_lost(_: &sqlx::Error) -> bool {
+    false
+}
+
+/// The clock of leases: this process's own, which never jumps. No worker outlives the process that holds the file.
+async fn lease_clock_ms(_: &mut Connection) -> Result<i64, sqlx::Error> {
+    Ok(clock::monotonic_ms())
+}
+
+/// Other processes have nothing to hear.
+async fn announce(_: &mut Connection, _: &Tidings) -> Result<(), sqlx::Error> {
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! Servers and workers as processes that share PostgreSQL and S3, with workers killed while they work.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
+
+use crate::process::call;
+use crate::s3::S3;
+use crate::server::{BASE, MODEL, picture_base64};
+
+const REASON_DATABASE: &str = "KINORA_TEST_POSTGRES names a server";
+
+/// A database of its own, with a ledger that notes every change of a job's status behind the program's back.
+struct Database {
+    url: String,
+    connection: PgConnection,
+}
+
+impl Database {
+    async fn create() -> Self {
+        let server = std::env::var("KINORA_TEST_POSTGRES").expect(REASON_DATABASE);
+        let name = format!("kinora_{}", uuid::Uuid::now_v7().simple());
+        let mut first = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
+        let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+        sqlx::query(create).execute(&mut first).await.unwrap();
+        let url = format!("{server}/{name}");
+        Self { connection: PgConnection::connect(&url).await.unwrap(), url }
+    }
+
+    /// From now on every change of a status is noted.
+    async fn keep_ledger(&mut self) {
+        let ledger = "CREATE TABLE ledger (id UUID, status TEXT, attempt BIGINT); \
+            CREATE FUNCTION note() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN \
+                INSERT INTO ledger VALUES (NEW.id, NEW.status, NEW.attempt); RETURN NULL; END $$; \
+            CREATE TRIGGER noted AFTER UPDATE OF status ON jobs \
+                FOR EACH ROW WHEN (OLD.status <> NEW.status) EXECUTE FUNCTION note()";
+        sqlx::raw_sql(ledger).execute(&mut self.connection).await.unwrap();
+    }
+
+    async fn number(&mut self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&mut self.connection).await.unwrap()
+    }
+}
+
+/// A process of the program with what it shares with the others.
+struct Member {
+    child: Child,
+    said: String,
+}
+
+impl Member {
+    fn start(arguments: &[&str], database: &Database, s3: &S3) -> Self {
+        let bucket = s3.settings();
+        let (id, secret) = bucket.keys.unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kinora"))
+            .args(arguments)
+            .env("KINORA_DATABASE_URL", &database.url)
+            .env("KINORA_ARTIFACTS", format!("s3://{}/{}", bucket.url.bucket, bucket.url.prefix))
+            .env("KINORA_S3_ENDPOINT", bucket.endpoint.unwrap().as_str())
+            .env("KINORA_S3_REGION", bucket.region.unwrap())
+            .env("KINORA_S3_ACCESS_KEY_ID", id)
+            .env("KINORA_S3_SECRET_ACCESS_KEY", secret)
+            .env("KINORA_S3_PATH_STYLE", "true")
+            .env("KINORA_ENGINE", "pattern")
+            .env("KINORA_ATTEMPTS_MAX", "1000")
+            .env("KINORA_LEASE_S", "2")
+            .env("KINORA_GRACE_S", "0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
+        assert!(!said.is_empty(), "{arguments:?} ended at once");
+        Self { child, said: said.trim().to_owned() }
+    }
+
+    fn serve(folder: &tempfile::TempDir, database: &Database, s3: &S3) -> Self {
+        let folder = folder.path().to_str().unwrap();
+        let arguments = ["serve", "--no-worker", "--listen", "127.0.0.1:0", "--data-dir", folder];
+        Self::start(&arguments, database, s3)
+    }
+
+    fn address(&self) -> &str {
+        self.said.strip_prefix("listening on http://").unwrap()
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn create_key(database: &Database) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_kinora"))
+        .args(["keys", "create", "--org", "org", "--database-url", &database.url])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn submit(address: &str, key: &str) -> String {
+    let body = json!({"model": MODEL, "payload": {"image": picture_base64()}}).to_string();
+    let (status, answer) = call(address, key, "POST", &format!("{BASE}/requests"), &body);
+    assert_eq!(status, 200, "{answer}");
+    answer["request_id"].as_str().unwrap().to_owned()
+}
+
+fn record(address: &str, key: &str, id: &str) -> Value {
+    call(address, key, "GET", &format!("{BASE}/requests/{id}"), "").1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and s3s-fs: `scripts/test fleet` starts both"]
+async fn workers_are_killed_and_nothing_is_lost_or_finished_twice() {
+    const JOBS: usize = 60;
+    const KILLS: usize = 12;
+    let (mut database, s3) = (Database::create().await, S3::start());
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let key = create_key(&database);
+    let servers = folders.each_ref().map(|folder| Member::serve(folder, &database, &s3));
+    database.keep_ledger().await;
+    let mut workers: Vec<_> = (0..3).map(|_| Member::start(&["worker"], &database, &s3)).collect();
+    let ids: Vec<_> = (0..JOBS).map(|index| submit(servers[index % 2].address(), &key)).collect();
+    for round in 0..KILLS {
+        tokio::time::sleep(Duration::from_millis(150 + 70 * (round as u64 % 5))).await;
+        workers[round % 3].kill();
+        workers[round % 3] = Member::start(&["worker"], &database, &s3);
+    }
+    let started = Instant::now();
+    for (index, id) in ids.iter().enumerate() {
+        let address = servers[(index + 1) % 2].address();
+        loop {
+            let record = record(address, &key, id);
+            if record["status"] == "success" {
+                break;
+            }
+            assert!(matches!(record["status"].as_str(), Some("queued" | "processing")), "{record}");
+            assert!(started.elapsed() < Duration::from_secs(120), "still {record}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    let successes = database.number("SELECT count(*) FROM ledger WHERE status = 'success'").await;
+    assert_eq!(successes, JOBS as i64, "each job ends once");
+    let after = "SELECT count(*) FROM jobs WHERE status <> 'success' \
+                 OR CAST(outcome AS JSONB) -> 'attempt' <> to_jsonb(attempt)";
+    assert_eq!(database.number(after).await, 0, "the outcome is the last attempt's");
+    let lost = database.number("SELECT CAST(COALESCE(SUM(attempts_lost), 0) AS BIGINT) FROM jobs").await;
+    println!("{JOBS} jobs, {KILLS} workers killed, {lost} attempts lost");
+    assert!(lost > 0, "no kill met a worker at work: this proves nothing");
+    let scaler = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kubernetes/scale-on-queue.yaml");
+    let scaler = std::fs::read_to_string(scaler).unwrap();
+    let query = scaler.lines().find_map(|line| line.trim().strip_prefix("query: ")).unwrap().to_owned();
+    let query = sqlx::AssertSqlSafe(format!("SELECT CAST(({query}) AS BIGINT)"));
+    let unfinished: i64 = sqlx::query_scalar(query).fetch_one(&mut database.connection).await.unwrap();
+    assert_eq!(unfinished, 0, "the scaler's query counts what has not ended");
+    let counted = "SELECT CAST(COALESCE(SUM(count), 0) AS BIGINT) FROM job_counts WHERE status = 'success'";
+    assert_eq!(database.number(counted).await, JOBS as i64);
+    for id in &ids {
+        let record = record(servers[0].address(), &key, id);
+        let url = record["outcome"]["video_url"].as_str().unwrap();
+        let path = url.strip_prefix(&format!("http://{}", servers[0].address())).unwrap();
+        // Signed by one server, opened by the other: they share the secret.
+        let (status, bytes) = crate::process::get(servers[1].address(), path);
+        assert_eq!((status, bytes.len() as u64), (200, record["outcome"]["size_bytes"].as_u64().unwrap()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and s3s-fs: `scripts/test fleet` starts both"]
+async fn a_cancel_at_one_server_stops_a_worker_elsewhere() {
+    let (database, s3) = (Database::create().await, S3::start());
+    let folder = tempfile::tempdir().unwrap();
+    let key = create_key(&database);
+    let server = Member::serve(&folder, &database, &s3);
+    // Sixty seconds of lease: without being told, the worker would notice after ten at the earliest.
+    let _worker = Member::start(&["worker", "--engine", "motion", "--lease-s", "60"], &database, &s3);
+    let id = submit(server.address(), &key);
+    let next = submit(server.address(), &key);
+    let started = Instant::now();
+    while record(server.address(), &key, &id)["status"] != "processing" {
+        assert!(started.elapsed() < Duration::from_secs(30), "nobody woke");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (status, answer) = call(server.address(), &key, "DELETE", &format!("{BASE}/requests/{id}"), "");
+    assert_eq!((status, &answer["status"]), (200, &json!("cancelled")));
+    let cancelled = Instant::now();
+    while record(server.address(), &key, &next)["status"] != "processing" {
+        assert!(cancelled.elapsed() < Duration::from_secs(8), "the worker goes on with what nobody wants");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[test]
+fn a_worker_without_a_shared_store_says_what_it_needs() {
+    let refused = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_kinora")).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = refused(&["worker"]);
+    assert!(said.contains("needs --database-url") && said.contains("SQLite"), "{said}");
+    let said = refused(&["worker", "--database-url", "postgres://nowhere/none"]);
+    assert!(said.contains("needs --artifacts"), "{said}");
+    let said = refused(&["serve", "--database-url", "postgres://nowhere/none"]);
+    assert!(said.contains("give --artifacts"), "{said}");
+    let said = refused(&["worker", "--database-url", "mysql://nowhere/none"]);
+    assert!(said.contains("must begin with postgres://") && !said.contains("panicked"), "{said}");
+}
