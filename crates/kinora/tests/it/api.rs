@@ -42,6 +42,7 @@ async fn a_request_is_accepted_made_and_downloaded() {
         "org_id",
         "outcome",
         "payload",
+        "priority",
         "queued_at",
         "qworker_id",
         "request_id",
