@@ -75,7 +75,7 @@ pub(super) async fn open(
     let seats = (0..WRITERS_COUNT)
         .map(|_| Seat { options: options.clone().options(SESSION), connection: None })
         .collect();
-    Ok((Repository::start(seats, readers, false, queued_max, signals), secret))
+    Ok((Repository::start(seats, readers, false, queued_max, &signals), secret))
 }
 
 /// The secret that signs media URLs; whoever starts first makes it.

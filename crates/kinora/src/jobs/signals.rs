@@ -35,7 +35,7 @@ impl Tidings {
             match job.status {
                 Status::Queued => tidings.queued_count += 1,
                 Status::Cancelled if tidings.cancelled.len() < CANCELS_TOLD_MAX => {
-                    tidings.cancelled.push(job.id)
+                    tidings.cancelled.push(job.id);
                 }
                 _ => {}
             }

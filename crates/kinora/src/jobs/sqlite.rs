@@ -62,7 +62,7 @@ pub(super) async fn open(path: &Path, queued_max: i64, signals: Signals) -> Resu
     let readers =
         SqlitePoolOptions::new().max_connections(READERS_COUNT).connect_with(options.read_only(true)).await?;
     let seats = vec![Seat(connection)];
-    Ok(Repository::start(seats, readers, true, queued_max, signals))
+    Ok(Repository::start(seats, readers, true, queued_max, &signals))
 }
 
 async fn require_version(connection: &mut Connection) -> Result<(), StoreError> {

@@ -39,10 +39,10 @@ impl Repository {
         readers: sqlx::Pool<Db>,
         writes_alone: bool,
         queued_max: i64,
-        signals: Signals,
+        signals: &Signals,
     ) -> Self {
         let cache = writes_alone.then(|| Arc::new(JobCache::new()));
-        let writer = Writer::start(seats, cache.clone(), signals);
+        let writer = Writer::start(seats, cache.as_ref(), signals);
         let submitter = Submitter::start(writer.clone(), queued_max);
         Self { writer, submitter, readers, cache }
     }

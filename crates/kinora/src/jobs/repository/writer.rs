@@ -56,11 +56,11 @@ type Inbox = Arc<Mutex<mpsc::Receiver<Box<dyn Waiting>>>>;
 
 impl Writer {
     /// Starts a writing task on each seat; they end when the last `Writer` is dropped.
-    pub(super) fn start(seats: Vec<Seat>, cache: Option<Arc<JobCache>>, signals: Signals) -> Self {
+    pub(super) fn start(seats: Vec<Seat>, cache: Option<&Arc<JobCache>>, signals: &Signals) -> Self {
         let (waiting, inbox) = mpsc::channel(WAITING_MAX);
         let inbox = Arc::new(Mutex::new(inbox));
         for seat in seats {
-            let told = Told { cache: cache.clone(), signals: signals.clone() };
+            let told = Told { cache: cache.cloned(), signals: signals.clone() };
             tokio::spawn(write_all(seat, inbox.clone(), told));
         }
         Self { waiting }

@@ -334,6 +334,7 @@ async fn organisations_take_turns_however_many_jobs_each_has(home: Home) {
     assert_eq!(served, ["few", "one", "many", "few", "many", "many", "many", "many"]);
 }
 
+#[expect(clippy::needless_range_loop, reason = "the number names the organisation in three lists")]
 /// A simulation: organisations of very different appetite submit at random, and jobs are served one by one.
 async fn no_organisation_starves(home: Home) {
     const ORGS: usize = 12;
