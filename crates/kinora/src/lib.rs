@@ -10,6 +10,7 @@ pub mod fetch;
 pub mod intake;
 pub mod jobs;
 pub mod keys;
+pub mod library;
 pub mod models;
 pub mod observe;
 pub mod produce;

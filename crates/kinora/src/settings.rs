@@ -46,6 +46,16 @@ pub fn file_named(arguments: &[OsString]) -> Option<PathBuf> {
     std::env::var_os(FILE_VARIABLE).map(PathBuf::from)
 }
 
+/// The hub's address by the variable that other programs share.
+pub fn hub_endpoint() -> Option<String> {
+    std::env::var("HF_ENDPOINT").ok().filter(|text| !text.is_empty())
+}
+
+/// The token for the hub by the variable that other programs share.
+pub fn hub_token() -> Option<String> {
+    std::env::var("HF_TOKEN").ok().filter(|text| !text.is_empty())
+}
+
 /// Makes a file's values the defaults of `command`'s flags.
 pub fn apply_file(command: Command, path: &Path) -> Result<Command, SettingsError> {
     let text = std::fs::read_to_string(path)

@@ -9,15 +9,18 @@ use kinora_wan::WanEngine;
 use serde_json::{Value, json};
 
 use super::Failure;
+use crate::library::Library;
 
 /// Say what this machine offers the engines, and whether a model is complete.
 ///
 /// Fails when the model cannot be used. Nothing is computed, so it is quick for any model.
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// Folder of a Wan2.2 model in the diffusers layout to check: every file, name and shape.
-    #[arg(long, value_name = "DIR", env = "KINORA_MODEL")]
+    /// Wan2.2 model to check, every file, name and shape: a name from `kinora models list`, or a folder.
+    #[arg(long, value_name = "NAME|DIR", env = "KINORA_MODEL")]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    library: Library,
     /// Print one JSON object instead of lines.
     #[arg(long, env = "KINORA_JSON")]
     json: bool,
@@ -25,7 +28,8 @@ pub struct Doctor {
 
 impl Doctor {
     pub fn run(self) -> Result<(), Failure> {
-        let model = self.model.as_deref().map(|folder| (folder, Checked::new(folder)));
+        let folder = self.model.as_deref().map(|named| self.library.find(named)).transpose()?;
+        let model = folder.as_deref().map(|folder| (folder, Checked::new(folder)));
         let mut stdout = std::io::stdout();
         if self.json {
             writeln!(stdout, "{}", self.report(model.as_ref()))?;

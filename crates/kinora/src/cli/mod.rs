@@ -6,6 +6,7 @@ mod doctor;
 mod frames_out;
 mod keys;
 mod migrate;
+mod models;
 mod serve;
 mod storage;
 mod worker;
@@ -52,6 +53,8 @@ enum Command {
     Migrate(migrate::Migrate),
     #[command(subcommand)]
     Keys(keys::Keys),
+    #[command(subcommand)]
+    Models(models::Models),
     Doctor(doctor::Doctor),
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -120,6 +123,7 @@ impl Command {
             Self::Worker(worker) => worker.run(),
             Self::Migrate(migrate) => migrate.run(),
             Self::Keys(keys) => keys.run(),
+            Self::Models(models) => models.run(),
             Self::Doctor(doctor) => doctor.run(),
             Self::Bench(bench) => bench.run(),
         }

@@ -11,6 +11,7 @@ use kinora_wan::weights::Lora;
 use kinora_wan::{Settings, WanEngine, WanError};
 
 use super::EngineName;
+use crate::library::{Library, LibraryError};
 
 /// Which engine, and how it is to work.
 #[derive(Debug, Clone, Args)]
@@ -18,9 +19,11 @@ pub struct EngineChoice {
     /// What computes the frames.
     #[arg(long, env = "KINORA_ENGINE", value_enum, default_value = "motion")]
     engine: EngineName,
-    /// Folder of a Wan2.2 model in the diffusers layout, for the engine `wan`.
-    #[arg(long, value_name = "DIR", env = "KINORA_MODEL")]
+    /// Wan2.2 model for the engine `wan`: a name from `kinora models list`, or a folder in the diffusers layout.
+    #[arg(long, value_name = "NAME|DIR", env = "KINORA_MODEL")]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    library: Library,
     /// Solver steps of a clip; the model's own number otherwise. For the engine `wan`.
     #[arg(long, value_name = "N", env = "KINORA_STEPS", value_parser = clap::value_parser!(u32).range(1..=150))]
     steps: Option<u32>,
@@ -57,8 +60,12 @@ pub struct EngineChoice {
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
 pub enum ChoiceError {
-    #[error("the engine `wan` needs --model DIR, the folder of a Wan2.2 model")]
+    #[error(
+        "the engine `wan` needs --model, a name from `kinora models list` or the folder of a Wan2.2 model"
+    )]
     NoModel,
+    #[error(transparent)]
+    Library(#[from] LibraryError),
     #[error("the model cannot be used: {0}")]
     Model(#[from] WanError),
 }
@@ -91,8 +98,8 @@ impl EngineChoice {
             EngineName::Motion => Arc::new(MotionEngine),
             EngineName::Pattern => Arc::new(PatternEngine),
             EngineName::Wan => {
-                let folder = self.model.as_ref().ok_or(ChoiceError::NoModel)?;
-                Arc::new(WanEngine::open(folder, self.settings(noise))?)
+                let folder = self.library.find(self.model.as_ref().ok_or(ChoiceError::NoModel)?)?;
+                Arc::new(WanEngine::open(&folder, self.settings(noise))?)
             }
         })
     }

@@ -1,0 +1,210 @@
+//! Weights on this machine: which sets are known, where they lie, and whether they are whole.
+//!
+//! A set is one folder below the models' folder, in the layout of diffusers, with a list of its files beside them.
+//! Always true: a file under its final name has the size and the hash that the list names, since it was checked
+//! before it was renamed; what is still being fetched ends in `.part`. Once the list is complete no network is asked.
+//!
+//! Not here: reading weights. What is fetched by hand, without a list, is opened by its folder's path.
+
+mod catalogue;
+mod digest;
+mod hub;
+mod pull;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use catalogue::{CATALOGUE, Card, card};
+pub use digest::Digest;
+pub use hub::{Hub, HubError};
+pub use pull::{PullError, Watcher, pull};
+
+/// The list of a set's files, in its folder.
+const LIST: &str = "kinora-files.json";
+const PART_SUFFIX: &str = ".part";
+
+/// One file of a set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Relative, with `/` between folders; never leads out of the set's folder.
+    pub path: String,
+    pub size_bytes: u64,
+    pub digest: Digest,
+}
+
+/// What a set consists of, as its repository listed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileList {
+    pub repository: String,
+    /// The commit that was listed: every file belongs to it.
+    pub revision: String,
+    pub files: Vec<FileEntry>,
+}
+
+impl FileList {
+    pub fn size_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.size_bytes).sum()
+    }
+}
+
+/// How much of a set is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Absent,
+    /// Fetched in part; `kinora models pull` goes on.
+    Partial {
+        here_bytes: u64,
+        size_bytes: u64,
+    },
+    Complete {
+        size_bytes: u64,
+    },
+}
+
+/// Why the folder of models does not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LibraryError {
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} is not a list of files: {source}", path.display())]
+    List { path: PathBuf, source: serde_json::Error },
+    #[error("another process is fetching into {}", .0.display())]
+    InUse(PathBuf),
+    #[error("{0} has not been fetched; run `kinora models pull {0}`")]
+    Absent(&'static str),
+    #[error("{0} has been fetched in part; run `kinora models pull {0}` to go on")]
+    Partial(&'static str),
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LibraryError {
+    move |source| LibraryError::Io { action, path: path.to_owned(), source }
+}
+
+/// The folder of all sets.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Library {
+    /// Folder for weights.
+    #[arg(
+        id = "models_dir",
+        long = "models-dir",
+        value_name = "DIR",
+        env = "KINORA_MODELS_DIR",
+        default_value = "kinora-models"
+    )]
+    root: PathBuf,
+}
+
+impl Library {
+    /// The folder of the model that is named: any folder by its path, or a known set that is complete.
+    pub fn find(&self, named: &Path) -> Result<PathBuf, LibraryError> {
+        let known = named.to_str().and_then(card).filter(|_| !named.is_dir());
+        let Some(card) = known else { return Ok(named.to_owned()) };
+        match self.state(card)? {
+            State::Complete { .. } => Ok(self.folder(card)),
+            State::Partial { .. } => Err(LibraryError::Partial(card.name)),
+            State::Absent => Err(LibraryError::Absent(card.name)),
+        }
+    }
+
+    /// Where a set lies, or would.
+    pub fn folder(&self, card: &Card) -> PathBuf {
+        self.root.join(card.name)
+    }
+
+    /// What a set consists of; `None` where its list has not been fetched.
+    pub fn list(&self, card: &Card) -> Result<Option<FileList>, LibraryError> {
+        let path = self.folder(card).join(LIST);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(failed("read", &path)(source)),
+        };
+        serde_json::from_slice(&text).map(Some).map_err(|source| LibraryError::List { path, source })
+    }
+
+    /// Looks at names and sizes only; [`Library::verify`] reads every byte.
+    pub fn state(&self, card: &Card) -> Result<State, LibraryError> {
+        let Some(list) = self.list(card)? else { return Ok(State::Absent) };
+        let folder = self.folder(card);
+        let size_bytes = list.size_bytes();
+        let here = |file: &FileEntry| -> u64 {
+            let whole = folder.join(&file.path);
+            let length = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
+            match length(&whole) {
+                length if length == file.size_bytes => length,
+                _ => length(&part_of(&whole)).min(file.size_bytes),
+            }
+        };
+        let is_whole = |file: &FileEntry| {
+            fs::metadata(folder.join(&file.path)).is_ok_and(|found| found.len() == file.size_bytes)
+        };
+        if list.files.iter().all(is_whole) {
+            return Ok(State::Complete { size_bytes });
+        }
+        Ok(State::Partial { here_bytes: list.files.iter().map(here).sum(), size_bytes })
+    }
+
+    /// Reads every file of a set and names those that are missing or not what the list says. `progress` hears of each
+    /// stretch of bytes read.
+    pub fn verify(&self, card: &Card, mut progress: impl FnMut(u64)) -> Result<Vec<String>, LibraryError> {
+        let list = self.list(card)?.ok_or(LibraryError::Absent(card.name))?;
+        let folder = self.folder(card);
+        let mut wrong = Vec::new();
+        for file in &list.files {
+            let path = folder.join(&file.path);
+            match File::open(&path) {
+                Ok(mut open) => {
+                    let found = file.digest.of_reader(&mut open, file.size_bytes, &mut progress);
+                    if !found.map_err(failed("read", &path))? {
+                        wrong.push(format!("{} is damaged", file.path));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    wrong.push(format!("{} is missing", file.path));
+                }
+                Err(source) => return Err(failed("open", &path)(source)),
+            }
+        }
+        Ok(wrong)
+    }
+
+    /// Removes a set; `false` where there is none.
+    pub fn remove(&self, card: &Card) -> Result<bool, LibraryError> {
+        let folder = self.folder(card);
+        match fs::remove_dir_all(&folder) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(failed("remove", &folder)(source)),
+        }
+    }
+
+    fn write_list(&self, card: &Card, list: &FileList) -> Result<(), LibraryError> {
+        let path = self.folder(card).join(LIST);
+        let part = part_of(&path);
+        let text = serde_json::to_vec_pretty(list).expect("a list of files is JSON");
+        fs::write(&part, text).map_err(failed("write", &part))?;
+        fs::rename(&part, &path).map_err(failed("rename", &part))
+    }
+}
+
+fn part_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(PART_SUFFIX);
+    name.into()
+}
+
+/// Whether a listed path stays inside the folder it is joined to, on every system.
+fn stays_inside(path: &str) -> bool {
+    let plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+    plain
+        && !path.is_empty()
+        && !path.contains(['\\', ':', '\0'])
+        && !path.ends_with(PART_SUFFIX)
+        && path != LIST
+}
+
+#[cfg(test)]
+mod tests;
