@@ -29,7 +29,7 @@ async fn server(steps: usize) -> TestServer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_becomes_a_clip_with_progress_on_the_way() {
-    let server = server(40).await;
+    let server = server(300).await;
     let id = server.accepted().await;
     let record = server.until(&id, |record| record["progress"].is_object()).await;
     let stages = ["text", "image", "denoise", "decode"];
