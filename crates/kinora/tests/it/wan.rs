@@ -15,11 +15,11 @@ fn model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens/models/ti2v")
 }
 
-/// A server whose clips are 9 frames of 64 by 64 pixels, in `steps` steps.
-async fn server(steps: usize) -> TestServer {
+/// A server whose clips are 9 frames of `side_px` squared, in `steps` steps.
+async fn server(steps: usize, side_px: usize) -> TestServer {
     let settings = Settings {
         steps: Some(steps),
-        size: Some(Size { width_px: 64, height_px: 64 }),
+        size: Some(Size { width_px: side_px, height_px: side_px }),
         frames: Some(9),
         ..Settings::default()
     };
@@ -29,7 +29,8 @@ async fn server(steps: usize) -> TestServer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_becomes_a_clip_with_progress_on_the_way() {
-    let server = server(300).await;
+    // Long enough for the first heartbeat, which carries the progress.
+    let server = server(150, 256).await;
     let id = server.accepted().await;
     let record = server.until(&id, |record| record["progress"].is_object()).await;
     let stages = ["text", "image", "denoise", "decode"];
@@ -47,7 +48,7 @@ async fn a_request_becomes_a_clip_with_progress_on_the_way() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_amid_the_steps_frees_the_engine_within_one() {
-    let server = server(150).await;
+    let server = server(150, 64).await;
     let (first, second) = (server.accepted().await, server.accepted().await);
     server.until(&first, |record| record["progress"]["stage"] == "denoise").await;
     let cancelled = server.call("DELETE", &format!("{BASE}/requests/{first}"), "").await;
