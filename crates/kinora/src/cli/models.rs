@@ -277,7 +277,7 @@ impl Watcher for Bar {
     }
 
     fn waiting(&mut self, why: &HubError, pause: Duration) {
-        self.0.suspend(|| tracing::warn!(error = %why, pause_s = pause.as_secs_f32(), "pull.waits"));
+        self.0.println(format!("{why}; trying again in {:.1} s", pause.as_secs_f32()));
     }
 }
 
