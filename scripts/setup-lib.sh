@@ -79,7 +79,8 @@ postgres_start() {
   export KINORA_TEST_POSTGRES_CTL="$postgres_as $bin/pg_ctl -D $postgres_dir/data -l $postgres_dir/log"
 }
 
-postgres_bin() { find /usr/lib/postgresql /usr/local/lib/postgresql -maxdepth 2 -name bin -type d 2>/dev/null | sort -V | tail -1; }
+# Nothing where there is none; `find` fails for a folder that is not there.
+postgres_bin() { { find /usr/lib/postgresql /usr/local/lib/postgresql -maxdepth 2 -name bin -type d 2>/dev/null || true; } | sort -V | tail -1; }
 
 postgres_stop() {
   (cd "$postgres_dir" && $postgres_as "$(postgres_bin)/pg_ctl" -D data -m immediate stop) >/dev/null

@@ -1,6 +1,6 @@
 //! Stored files: pictures in, clips out. The only module that makes, renames or deletes them.
 //!
-//! They lie in the data folder or in an S3 bucket, under the same names in both: `inputs/{sha256}` and
+//! They lie in the data folder or in an S3 bucket, under the same names in both: `inputs/{sha256}-{version}` and
 //! `outputs/{job}/{attempt}/{name}`. Always true: a file under its final name is complete and durable; nothing ever
 //! changes under a name. Files are written in the data folder's `staging/` first, wherever they end up.
 //! Why the folder is not an `object_store` of its own: `docs/decisions/0008-a-folder-and-a-bucket.md`.
@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _};
-use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 use url::Url;
 use uuid::Uuid;
+
+use crate::keys::random_bytes;
 
 pub use bucket::{Bucket, BucketError, BucketSettings, BucketUrl};
 pub use folder::{DataDirLock, DataFolder, Staged};
@@ -48,8 +49,12 @@ pub enum ArtifactError {
 /// The name of a stored file, the same wherever it lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArtifactKey {
-    /// A picture, by its SHA-256.
-    Input([u8; 32]),
+    /// A picture, by its SHA-256. Each time it is stored it has another version, so that a removal which comes late
+    /// never removes what was stored since.
+    Input {
+        sha256: [u8; 32],
+        version: i64,
+    },
     Video {
         job: Uuid,
         attempt: i64,
@@ -61,6 +66,30 @@ pub enum ArtifactKey {
 }
 
 impl ArtifactKey {
+    /// The file of a stored picture.
+    pub fn of_input(sha256: [u8; 32], version: i64) -> Self {
+        Self::Input { sha256, version }
+    }
+
+    /// A version of a picture under which nothing was stored before.
+    pub fn new_version() -> i64 {
+        i64::from_be_bytes(random_bytes()) & i64::MAX
+    }
+
+    /// The picture whose file has this name in the folder of inputs.
+    fn parse_input(name: &str) -> Option<Self> {
+        let (sha256, version) = match name.split_once('-') {
+            Some((sha256, version)) => (sha256, i64::from_str_radix(version, 16).ok()?),
+            None => (name, 0),
+        };
+        let mut bytes = [0; 32];
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(sha256.get(2 * index..2 * index + 2)?, 16).ok()?;
+        }
+        let key = Self::Input { sha256: bytes, version };
+        (key.to_string() == format!("{INPUTS}/{name}")).then_some(key)
+    }
+
     /// What an attempt leaves behind.
     pub fn of_attempt(job: Uuid, attempt: i64) -> [Self; 2] {
         [Self::Video { job, attempt }, Self::Thumbnail { job, attempt }]
@@ -70,9 +99,11 @@ impl ArtifactKey {
 impl fmt::Display for ArtifactKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Input(sha256) => {
+            Self::Input { sha256, version } => {
                 write!(f, "{INPUTS}/")?;
-                sha256.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                sha256.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+                // Releases before versions stored under the hash alone.
+                if *version == 0 { Ok(()) } else { write!(f, "-{version:016x}") }
             }
             Self::Video { job, attempt } => write!(f, "{OUTPUTS}/{job}/{attempt}/{VIDEO}"),
             Self::Thumbnail { job, attempt } => write!(f, "{OUTPUTS}/{job}/{attempt}/{THUMBNAIL}"),
@@ -136,26 +167,38 @@ impl Artifacts {
         }
     }
 
-    /// Keeps a picture under its hash. Safe to repeat; a picture that is there already costs a look.
-    pub async fn put_input(
+    /// Keeps bytes under a name; they are there for good when this returns.
+    pub async fn put(
         &self,
+        key: ArtifactKey,
         bytes: Bytes,
         content_type: &'static str,
-    ) -> Result<[u8; 32], ArtifactError> {
-        let sha256: [u8; 32] = Sha256::digest(&bytes).into();
-        let key = ArtifactKey::Input(sha256);
+    ) -> Result<(), ArtifactError> {
         match &self.bucket {
-            Some(bucket) => {
-                if bucket.size_bytes(&key).await?.is_none() {
-                    bucket.put(&key, bytes, content_type).await?;
-                }
-            }
+            Some(bucket) => Ok(bucket.put(&key, bytes, content_type).await?),
             None => {
                 let folder = self.folder.clone();
-                blocking(move || folder.put(&key, &bytes)).await?;
+                blocking(move || folder.put(&key, &bytes)).await
             }
         }
-        Ok(sha256)
+    }
+
+    /// Removes one file; safe to repeat.
+    pub async fn remove(&self, key: ArtifactKey) -> Result<(), ArtifactError> {
+        if let Some(bucket) = &self.bucket {
+            return Ok(bucket.remove(&key).await?);
+        }
+        let folder = self.folder.clone();
+        blocking(move || folder.remove(&key)).await
+    }
+
+    /// Every picture that was stored before a time (milliseconds since the Unix epoch), whether a row knows it or not.
+    pub async fn inputs_before(&self, before_ms: i64) -> Result<Vec<ArtifactKey>, ArtifactError> {
+        if let Some(bucket) = &self.bucket {
+            return Ok(bucket.inputs_before(before_ms).await?);
+        }
+        let folder = self.folder.clone();
+        blocking(move || folder.inputs_before(before_ms)).await
     }
 
     /// A stored file, if it is there.
@@ -203,6 +246,18 @@ impl Artifacts {
         }
         let folder = self.folder.clone();
         blocking(move || folder.attempts()).await
+    }
+
+    /// Removes all that a job's attempts left, up to the one numbered `last_attempt`.
+    pub async fn discard_job(&self, job: Uuid, last_attempt: i64) -> Result<(), ArtifactError> {
+        if self.bucket.is_some() {
+            for attempt in 1..=last_attempt {
+                self.discard_attempt(job, attempt).await?;
+            }
+            return Ok(());
+        }
+        let folder = self.folder.clone();
+        blocking(move || folder.discard_job(job)).await
     }
 
     /// Removes an attempt that came to nothing.

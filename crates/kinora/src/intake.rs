@@ -1,7 +1,8 @@
 //! From what the caller named to a checked picture in the store.
 //!
 //! Always true: whatever lies in the store under its hash has passed every check, so a picture that is known is never
-//! decoded again. Checks and fetches are bounded in number; the rest wait.
+//! decoded again. A picture that is handed out was noted as used within the last hour, so that it is not removed before
+//! it is named. Checks and fetches are bounded in number; the rest wait.
 
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ const CHECKS_MAX: usize = 2;
 const FETCHES_MAX: usize = 32;
 /// Known pictures kept in memory, to spare the database a look.
 const KNOWN_MAX: usize = 16 << 10;
+/// How old the note may be that a picture is used. Much less than the shortest time that anything is kept, a day.
+const USED_ANEW_MS: i64 = 3600 * 1000;
 /// The path under which this server's own media are read.
 pub const MEDIA_PATH: &str = "/media/";
 
@@ -87,26 +90,50 @@ impl Intake {
     /// Checks a picture and stores it.
     pub async fn keep(&self, bytes: Vec<u8>) -> Result<InputRow, IntakeError> {
         let sha256: [u8; 32] = Sha256::digest(&bytes).into();
-        if let Some(known) = self.known(&sha256).await? {
+        if let Some(known) = self.in_use(&sha256).await? {
             return Ok(known);
         }
         let _permit = self.checks.clone().acquire_owned().await.expect("the semaphore is never closed");
         let bytes = Bytes::from(bytes);
         let (format, width_px, height_px) = check(bytes.clone()).await?;
         let size_bytes = bytes.len() as u64;
-        let sha256 = self.artifacts.put_input(bytes, content_type(format)).await?;
-        let row = InputRow { sha256, format: format.to_owned(), width_px, height_px, size_bytes };
-        self.store.add_input(row.clone(), clock::wall_ms()).await?;
-        self.known.insert(row.sha256, row.clone());
-        Ok(row)
+        let version = ArtifactKey::new_version();
+        let key = ArtifactKey::of_input(sha256, version);
+        self.artifacts.put(key, bytes, content_type(format)).await?;
+        let row = InputRow {
+            sha256,
+            version,
+            format: format.to_owned(),
+            width_px,
+            height_px,
+            size_bytes,
+            used_at_ms: clock::wall_ms(),
+        };
+        let stands = self.store.add_input(row.clone()).await?;
+        if stands.version != row.version {
+            // Somebody else stored the same picture meanwhile.
+            self.artifacts.remove(key).await?;
+        }
+        self.known.insert(sha256, stands.clone());
+        Ok(stands)
     }
 
-    /// The stored picture with this hash.
-    pub async fn known(&self, sha256: &[u8; 32]) -> Result<Option<InputRow>, StoreError> {
-        if let Some(row) = self.known.get(sha256) {
+    /// Looks a picture up anew when it is next named.
+    pub fn forget(&self, sha256: &[u8; 32]) {
+        self.known.remove(sha256);
+    }
+
+    /// The stored picture with this hash, to be named by a job or an upload.
+    async fn in_use(&self, sha256: &[u8; 32]) -> Result<Option<InputRow>, StoreError> {
+        let now_ms = clock::wall_ms();
+        let is_noted = |row: &InputRow| (now_ms - row.used_at_ms).abs() < USED_ANEW_MS;
+        if let Some(row) = self.known.get(sha256).filter(is_noted) {
             return Ok(Some(row));
         }
-        let row = self.store.input(sha256).await?;
+        let row = match self.store.input(sha256).await? {
+            Some(row) if !is_noted(&row) => self.store.use_input(*sha256, now_ms).await?,
+            row => row,
+        };
         if let Some(row) = &row {
             self.known.insert(*sha256, row.clone());
         }
@@ -129,12 +156,12 @@ impl Intake {
     async fn read_own(&self, claim: Claim) -> Result<InputRow, IntakeError> {
         match claim {
             Claim::Input { sha256 } => {
-                self.known(&sha256).await?.ok_or(IntakeError::Unusable("the picture is no longer stored"))
+                self.in_use(&sha256).await?.ok_or(IntakeError::Unusable("the picture is no longer stored"))
             }
             Claim::Upload { upload } => {
                 let filled = self.store.upload(upload).await?.and_then(|row| row.input_sha256);
                 let sha256 = filled.ok_or(IntakeError::Unusable("nothing has been uploaded to it yet"))?;
-                self.known(&sha256).await?.ok_or(IntakeError::Unusable("the picture is no longer stored"))
+                self.in_use(&sha256).await?.ok_or(IntakeError::Unusable("the picture is no longer stored"))
             }
             Claim::Thumbnail { job, attempt } => {
                 let bytes = self.artifacts.read(ArtifactKey::Thumbnail { job, attempt }).await?;

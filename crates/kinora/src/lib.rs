@@ -14,6 +14,7 @@ pub mod library;
 pub mod models;
 pub mod observe;
 pub mod produce;
+pub mod retention;
 pub mod server;
 pub mod settings;
 pub mod submission;

@@ -19,6 +19,7 @@ use crate::connections::{self, Limits};
 use crate::fetch::{FetchPolicy, Fetcher};
 use crate::intake::Intake;
 use crate::jobs::{DatabaseUrl, JobStore, StoreSettings};
+use crate::retention::Retention;
 use crate::sweep::sweep_outputs;
 use crate::telemetry;
 use crate::worker::{self, Worker};
@@ -40,6 +41,8 @@ pub struct ServerSettings {
     pub fetch: FetchPolicy,
     pub store: StoreSettings,
     pub rate_per_second: Option<NonZeroU32>,
+    /// How long ended requests, their clips and unused pictures are kept; for ever where `None`.
+    pub keep: Option<Duration>,
     pub media_ttl: Duration,
     pub media_delivery: MediaDelivery,
     pub lease: Duration,
@@ -104,6 +107,10 @@ impl Server {
         let tasks = TaskTracker::new();
         tasks.spawn(worker::sweep_leases(self.store.clone(), stop.clone()));
         tasks.spawn(sweep_outputs(self.store.clone(), self.artifacts.clone(), stop.clone()));
+        if let Some(keep) = self.settings.keep {
+            let (store, artifacts) = (self.store.clone(), self.artifacts.clone());
+            tasks.spawn(Retention { store, artifacts, keep }.run(stop.clone()));
+        }
         for _ in 0..self.settings.workers_count {
             tasks.spawn(self.worker().run(stop.clone()));
         }

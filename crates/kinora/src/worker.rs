@@ -270,8 +270,7 @@ impl Worker {
 
     /// Picture from the store, clip by the engine, files under their final names.
     async fn make(&self, job: &Job, signals: &Arc<Signals>) -> Result<Outcome, WorkError> {
-        let input = self.artifacts.read(ArtifactKey::Input(job.input_sha256)).await?;
-        let input = input.ok_or(WorkError::InputGone)?;
+        let input = self.input(job).await?;
         let spec = spec_of(job)?;
         let (worker, signals) = (self.clone(), signals.clone());
         let rendering = tokio::task::spawn_blocking({
@@ -284,6 +283,12 @@ impl Worker {
         self.artifacts.commit(video, video_key, "video/mp4").await?;
         self.measure(&made);
         Ok(outcome(job, &spec, self.engine.name(), made))
+    }
+
+    async fn input(&self, job: &Job) -> Result<bytes::Bytes, WorkError> {
+        let row = self.store.input(&job.input_sha256).await?.ok_or(WorkError::InputGone)?;
+        let key = ArtifactKey::of_input(row.sha256, row.version);
+        self.artifacts.read(key).await?.ok_or(WorkError::InputGone)
     }
 
     fn measure(&self, made: &Produced) {
@@ -354,6 +359,8 @@ enum WorkError {
     #[error("the engine crashed: {0}")]
     Crashed(String),
     #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
     Artifact(#[from] ArtifactError),
     #[error("{0}")]
     Produce(#[from] ProduceError),
@@ -365,7 +372,9 @@ impl WorkError {
         match self {
             Self::Invalid(_) | Self::InputGone | Self::Produce(ProduceError::Engine(_)) => self.to_string(),
             Self::Crashed(_) => "the engine crashed".to_owned(),
-            Self::Staging(_) | Self::Artifact(_) => "the server could not read or write its files".to_owned(),
+            Self::Staging(_) | Self::Store(_) | Self::Artifact(_) => {
+                "the server could not read or write its files".to_owned()
+            }
             Self::Produce(_) => "the server could not encode the video".to_owned(),
         }
     }
@@ -373,7 +382,7 @@ impl WorkError {
     fn is_retryable(&self) -> bool {
         match self {
             Self::Invalid(_) | Self::InputGone => false,
-            Self::Staging(_) | Self::Artifact(_) | Self::Crashed(_) => true,
+            Self::Staging(_) | Self::Store(_) | Self::Artifact(_) | Self::Crashed(_) => true,
             Self::Produce(error) => error.is_retryable(),
         }
     }

@@ -134,9 +134,9 @@ async fn find(state: &AppState, claim: Claim, name: &str) -> Result<Option<Store
 }
 
 async fn find_input(state: &AppState, sha256: &[u8; 32]) -> Result<Option<Stored>, ApiError> {
-    let known = state.intake.known(sha256).await?;
-    Ok(known.map(|row| {
-        let key = ArtifactKey::Input(*sha256);
+    let stored = state.intake.store.input(sha256).await?;
+    Ok(stored.map(|row| {
+        let key = ArtifactKey::of_input(*sha256, row.version);
         Stored { key, content_type: intake::content_type(&row.format), etag: etag(&key) }
     }))
 }

@@ -62,7 +62,12 @@ pub async fn submit(
         priority,
         now_ms: clock::wall_ms(),
     };
-    let job = state.intake.store.submit(job).await??;
+    let submitted = state.intake.store.submit(job).await;
+    if submitted.is_err() {
+        // It may be the picture that is gone, against all expectation: then the next try must not trust memory.
+        state.intake.forget(&input.sha256);
+    }
+    let job = submitted??;
     tracing::info!(job.id = %job.id, org.id = job.org_id, "job.queued");
     telemetry::submitted();
     Ok(Json(Accepted {

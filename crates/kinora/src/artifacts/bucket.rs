@@ -21,7 +21,7 @@ use object_store::{
 use url::Url;
 use uuid::Uuid;
 
-use super::{ArtifactKey, OUTPUTS, Staged};
+use super::{ArtifactKey, INPUTS, OUTPUTS, Staged};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Silence on a connection after which a request counts as failed.
@@ -242,6 +242,18 @@ impl Bucket {
             attempts.extend(named.filter(|found| attempts.last() != Some(found)));
         }
         Ok(attempts)
+    }
+
+    pub(super) async fn inputs_before(&self, before_ms: i64) -> Result<Vec<ArtifactKey>, BucketError> {
+        let inputs = self.prefix.clone().join(INPUTS);
+        let mut found = Vec::new();
+        let mut listed = self.store.list(Some(&inputs));
+        while let Some(meta) = listed.try_next().await.map_err(|source| failed("list", &inputs, source))? {
+            if meta.last_modified.timestamp_millis() < before_ms {
+                found.extend(meta.location.filename().and_then(ArtifactKey::parse_input));
+            }
+        }
+        Ok(found)
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use uuid::Uuid;
 
@@ -75,21 +76,8 @@ impl DataFolder {
         }
     }
 
-    /// Whether the file is there for good: its name is synced, whoever put it.
-    fn holds(&self, key: &ArtifactKey) -> Result<bool, ArtifactError> {
-        let path = self.path(key);
-        let there = path.exists();
-        if there {
-            sync_folder(path.parent().expect("a final name has a folder"))?;
-        }
-        Ok(there)
-    }
-
-    /// Keeps bytes under a name at which nothing else may ever lie.
+    /// Keeps bytes under a name at which nothing else ever lies.
     pub(super) fn put(&self, key: &ArtifactKey, bytes: &[u8]) -> Result<(), ArtifactError> {
-        if self.holds(key)? {
-            return Ok(());
-        }
         let mut staged = self.stage()?;
         staged.file.write_all(bytes).map_err(failed("write", &staged.path))?;
         staged.commit(&self.path(key))
@@ -118,13 +106,38 @@ impl DataFolder {
         Ok(attempts)
     }
 
+    /// Every picture whose file was written before a time; names that are not ours are passed over.
+    pub(super) fn inputs_before(&self, before_ms: i64) -> Result<Vec<ArtifactKey>, ArtifactError> {
+        let inputs = self.root.join(INPUTS);
+        let before = UNIX_EPOCH + Duration::from_millis(before_ms.max(0).unsigned_abs());
+        let mut found = Vec::new();
+        for name in names_in(&inputs)? {
+            let Some(key) = ArtifactKey::parse_input(&name) else { continue };
+            let path = inputs.join(name);
+            match fs::metadata(&path).and_then(|meta| meta.modified()) {
+                Ok(modified) if modified < before => found.push(key),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("look at", &path)(e)),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn remove(&self, key: &ArtifactKey) -> Result<(), ArtifactError> {
+        let path = self.path(key);
+        unless_gone(fs::remove_file(&path)).map_err(failed("remove", &path))
+    }
+
     /// Removes an attempt that came to nothing.
     pub(super) fn discard_attempt(&self, job: Uuid, attempt: i64) -> Result<(), ArtifactError> {
         let path = self.root.join(OUTPUTS).join(job.to_string()).join(attempt.to_string());
-        match fs::remove_dir_all(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(e)),
-            _ => Ok(()),
-        }
+        unless_gone(fs::remove_dir_all(&path)).map_err(failed("remove", &path))
+    }
+
+    /// Removes all attempts of a job.
+    pub(super) fn discard_job(&self, job: Uuid) -> Result<(), ArtifactError> {
+        let path = self.root.join(OUTPUTS).join(job.to_string());
+        unless_gone(fs::remove_dir_all(&path)).map_err(failed("remove", &path))
     }
 }
 
@@ -183,6 +196,11 @@ fn create_folder(path: &Path) -> Result<(), ArtifactError> {
         _ => {}
     }
     sync_folder(parent)
+}
+
+/// What is gone already needs no removal.
+fn unless_gone(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
 }
 
 /// What lies in a folder; names that are not UTF-8 are not ours.

@@ -4,6 +4,7 @@ mod animate;
 mod bench;
 mod doctor;
 mod frames_out;
+mod gc;
 mod keys;
 mod migrate;
 mod models;
@@ -51,6 +52,7 @@ enum Command {
     Serve(Box<serve::Serve>),
     Worker(Box<worker::WorkerCommand>),
     Migrate(migrate::Migrate),
+    Gc(Box<gc::Gc>),
     #[command(subcommand)]
     Keys(keys::Keys),
     #[command(subcommand)]
@@ -122,6 +124,7 @@ impl Command {
             Self::Serve(serve) => serve.run(),
             Self::Worker(worker) => worker.run(),
             Self::Migrate(migrate) => migrate.run(),
+            Self::Gc(gc) => gc.run(),
             Self::Keys(keys) => keys.run(),
             Self::Models(models) => models.run(),
             Self::Doctor(doctor) => doctor.run(),

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::gc::days;
 use super::storage::{Database, Files};
 use super::{Failure, runtime};
 use crate::api::{BASES, MediaDelivery};
@@ -69,6 +70,9 @@ pub struct Serve {
     /// Seconds without a sign of life after which a worker counts as lost.
     #[arg(long, value_name = "S", env = "KINORA_LEASE_S", default_value = "30", value_parser = clap::value_parser!(u64).range(2..=3600))]
     lease_s: u64,
+    /// Days that ended requests, their clips and unused pictures are kept, 0 for ever.
+    #[arg(long, value_name = "DAYS", env = "KINORA_KEEP_DAYS", default_value = "0", value_parser = clap::value_parser!(u64).range(0..=36500))]
+    keep_days: u64,
     /// Hours that media URLs stay valid, at least.
     #[arg(long, value_name = "H", env = "KINORA_MEDIA_TTL_H", default_value = "168", value_parser = clap::value_parser!(u64).range(24..=87600))]
     media_ttl_h: u64,
@@ -142,6 +146,7 @@ impl Serve {
                 attempts_max: self.attempts_max,
             },
             rate_per_second: NonZeroU32::new(self.rate_limit),
+            keep: (self.keep_days > 0).then(|| days(self.keep_days)),
             media_ttl: Duration::from_secs(self.media_ttl_h * 3600),
             lease: Duration::from_secs(self.lease_s),
             media_delivery: self.media_delivery,

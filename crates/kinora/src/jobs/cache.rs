@@ -32,6 +32,10 @@ impl JobCache {
         self.0.insert(job.id, Arc::new(job));
     }
 
+    pub(super) fn remove(&self, id: Uuid) {
+        self.0.remove(&id);
+    }
+
     pub(super) fn get(&self, id: Uuid) -> Option<Arc<Job>> {
         self.0.get(&id)
     }

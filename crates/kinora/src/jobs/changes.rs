@@ -82,6 +82,25 @@ pub(super) struct TakeTurn {
     pub(super) running_max: i64,
 }
 
+/// Forgets jobs, as far as they have ended.
+#[derive(Debug)]
+pub(super) struct ForgetJobs {
+    pub(super) ids: Vec<Uuid>,
+}
+
+/// Forgets uploads that were granted before a time; answers how many.
+#[derive(Debug)]
+pub(super) struct ForgetUploads {
+    pub(super) before_ms: i64,
+}
+
+/// Forgets pictures that nobody names and that were last used before a time; answers which.
+#[derive(Debug)]
+pub(super) struct ForgetInputs {
+    pub(super) before_ms: i64,
+    pub(super) limit: i64,
+}
+
 /// A worker is there, and this fast.
 #[derive(Debug, Clone)]
 pub struct Presence {
@@ -141,9 +160,16 @@ pub(super) enum Leases {
     All,
 }
 
+/// Answers the row that stands for the picture, which is another where it was added before.
 #[derive(Debug)]
 pub(super) struct AddInput {
     pub(super) input: InputRow,
+}
+
+/// Notes that a picture is about to be named; `None` where it is not stored.
+#[derive(Debug)]
+pub(super) struct UseInput {
+    pub(super) sha256: [u8; 32],
     pub(super) now_ms: i64,
 }
 

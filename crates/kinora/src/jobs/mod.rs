@@ -16,6 +16,6 @@ mod store;
 
 pub use changes::{Claim, Heartbeat, NewJob, NewKey, Presence, SubmitError};
 pub use outlook::Outlook;
-pub use record::{InputRow, Job, JobProgress, KeyRow, Outcome, UploadRow};
+pub use record::{EndedJob, Expired, InputRow, Job, JobProgress, KeyRow, Outcome, UploadRow};
 pub use state::{Event, Refused, Status};
 pub use store::{DatabaseUrl, JobFilter, JobPage, JobStore, StoreError, StoreSettings};

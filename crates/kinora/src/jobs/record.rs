@@ -43,6 +43,22 @@ pub struct Job {
     pub error: Option<String>,
 }
 
+/// A job that has ended, as far as its removal needs to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct EndedJob {
+    pub id: Uuid,
+    /// Claims it had; attempts are numbered up to this.
+    pub attempt: i64,
+}
+
+/// How many rows are kept no longer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expired {
+    pub jobs_count: u64,
+    pub uploads_count: u64,
+    pub inputs_count: u64,
+}
+
 /// How far the engine is with a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct JobProgress {
@@ -76,11 +92,15 @@ pub struct Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputRow {
     pub sha256: [u8; 32],
+    /// Which storing of the picture this is; part of its file's name.
+    pub version: i64,
     /// `jpeg` or `png`.
     pub format: String,
     pub width_px: u32,
     pub height_px: u32,
     pub size_bytes: u64,
+    /// When it was last handed out to be named by a job or an upload, to within an hour.
+    pub used_at_ms: i64,
 }
 
 /// A grant to upload one picture.

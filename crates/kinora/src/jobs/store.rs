@@ -7,11 +7,12 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::changes::{
-    AddInput, Claim, ExpireLeases, FillUpload, GrantUpload, Happen, Heartbeat, Leases, NewJob, NewKey,
-    Presence, RevokeKey, SubmitError, TakeTurn, What, WorkerGone,
+    AddInput, Claim, ExpireLeases, FillUpload, ForgetInputs, ForgetJobs, ForgetUploads, GrantUpload, Happen,
+    Heartbeat, Leases, NewJob, NewKey, Presence, RevokeKey, SubmitError, TakeTurn, UseInput, What,
+    WorkerGone,
 };
 use super::outlook::{Outlook, Outlooks};
-use super::record::{InputRow, Job, KeyRow, UploadRow};
+use super::record::{EndedJob, Expired, InputRow, Job, KeyRow, UploadRow};
 use super::signals::Signals;
 use super::state::{Event, Refused, Status};
 use super::{postgres, sqlite};
@@ -278,13 +279,44 @@ impl JobStore {
         on!(self, repository => repository.count(status).await)
     }
 
+    /// Jobs that ended before a time, those that ended first before the others.
+    pub async fn ended_before(&self, before_ms: i64, limit: i64) -> Result<Vec<EndedJob>, StoreError> {
+        on!(self, repository => repository.ended_before(before_ms, limit).await)
+    }
+
+    /// Forgets jobs, as far as they have ended.
+    pub async fn forget_jobs(&self, ids: Vec<Uuid>) -> Result<(), StoreError> {
+        on!(self, repository => repository.commit(ForgetJobs { ids }).await)
+    }
+
+    /// Forgets the uploads that were granted before a time, and says how many.
+    pub async fn forget_uploads(&self, before_ms: i64) -> Result<u64, StoreError> {
+        on!(self, repository => repository.commit(ForgetUploads { before_ms }).await)
+    }
+
+    /// Forgets pictures that nobody names and that were last used before a time, and says which.
+    pub async fn forget_inputs(&self, before_ms: i64, limit: i64) -> Result<Vec<InputRow>, StoreError> {
+        on!(self, repository => repository.commit(ForgetInputs { before_ms, limit }).await)
+    }
+
+    /// What the three would forget, one after the other.
+    pub async fn expired(&self, before_ms: i64) -> Result<Expired, StoreError> {
+        on!(self, repository => repository.expired(before_ms).await)
+    }
+
     /// When the oldest job that waits was accepted.
     pub async fn oldest_queued_ms(&self) -> Result<Option<i64>, StoreError> {
         on!(self, repository => repository.oldest_queued_ms().await)
     }
 
-    pub async fn add_input(&self, input: InputRow, now_ms: i64) -> Result<(), StoreError> {
-        on!(self, repository => repository.commit(AddInput { input, now_ms }).await)
+    /// Adds a picture and answers the row that stands for it: the one of whoever added the same picture before.
+    pub async fn add_input(&self, input: InputRow) -> Result<InputRow, StoreError> {
+        on!(self, repository => repository.commit(AddInput { input }).await)
+    }
+
+    /// The picture with this hash, noted as used now, so that it stays until it is named.
+    pub async fn use_input(&self, sha256: [u8; 32], now_ms: i64) -> Result<Option<InputRow>, StoreError> {
+        on!(self, repository => repository.commit(UseInput { sha256, now_ms }).await)
     }
 
     pub async fn input(&self, sha256: &[u8; 32]) -> Result<Option<InputRow>, StoreError> {

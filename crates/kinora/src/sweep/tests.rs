@@ -15,9 +15,16 @@ impl Fixture {
         let folder = tempfile::tempdir().unwrap();
         let artifacts = Artifacts::open(folder.path()).unwrap();
         let store = JobStore::open(&artifacts.folder().database(), StoreSettings::default()).await.unwrap();
-        let input =
-            InputRow { sha256: [7; 32], format: "png".into(), width_px: 300, height_px: 300, size_bytes: 10 };
-        store.add_input(input, 1).await.unwrap();
+        let input = InputRow {
+            sha256: [7; 32],
+            version: 0,
+            format: "png".into(),
+            width_px: 300,
+            height_px: 300,
+            size_bytes: 10,
+            used_at_ms: 1,
+        };
+        store.add_input(input).await.unwrap();
         Self { _folder: folder, artifacts, store }
     }
 

@@ -26,9 +26,16 @@ async fn fixture() -> Fixture {
 impl Fixture {
     /// A claimed job whose clip lies under its final name.
     async fn made(&self) -> (Job, Event) {
-        let input =
-            InputRow { sha256: [1; 32], format: "png".into(), width_px: 300, height_px: 300, size_bytes: 1 };
-        self.worker.store.add_input(input, 1).await.unwrap();
+        let input = InputRow {
+            sha256: [1; 32],
+            version: 0,
+            format: "png".into(),
+            width_px: 300,
+            height_px: 300,
+            size_bytes: 1,
+            used_at_ms: 1,
+        };
+        self.worker.store.add_input(input).await.unwrap();
         let new = NewJob {
             id: Uuid::now_v7(),
             org_id: "org".into(),

@@ -52,27 +52,31 @@ struct Member {
     said: String,
 }
 
+/// The program, pointed at what its kind shares.
+fn command(arguments: &[&str], database: &Database, s3: &S3) -> Command {
+    let bucket = s3.settings();
+    let (id, secret) = bucket.keys.unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kinora"));
+    command
+        .args(arguments)
+        .env("KINORA_DATABASE_URL", &database.url)
+        .env("KINORA_ARTIFACTS", format!("s3://{}/{}", bucket.url.bucket, bucket.url.prefix))
+        .env("KINORA_S3_ENDPOINT", bucket.endpoint.unwrap().as_str())
+        .env("KINORA_S3_REGION", bucket.region.unwrap())
+        .env("KINORA_S3_ACCESS_KEY_ID", id)
+        .env("KINORA_S3_SECRET_ACCESS_KEY", secret)
+        .env("KINORA_S3_PATH_STYLE", "true")
+        .env("KINORA_ENGINE", "pattern")
+        .env("KINORA_ATTEMPTS_MAX", "1000")
+        .env("KINORA_LEASE_S", "2")
+        .env("KINORA_GRACE_S", "0");
+    command
+}
+
 impl Member {
     fn start(arguments: &[&str], database: &Database, s3: &S3) -> Self {
-        let bucket = s3.settings();
-        let (id, secret) = bucket.keys.unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_kinora"))
-            .args(arguments)
-            .env("KINORA_DATABASE_URL", &database.url)
-            .env("KINORA_ARTIFACTS", format!("s3://{}/{}", bucket.url.bucket, bucket.url.prefix))
-            .env("KINORA_S3_ENDPOINT", bucket.endpoint.unwrap().as_str())
-            .env("KINORA_S3_REGION", bucket.region.unwrap())
-            .env("KINORA_S3_ACCESS_KEY_ID", id)
-            .env("KINORA_S3_SECRET_ACCESS_KEY", secret)
-            .env("KINORA_S3_PATH_STYLE", "true")
-            .env("KINORA_ENGINE", "pattern")
-            .env("KINORA_ATTEMPTS_MAX", "1000")
-            .env("KINORA_LEASE_S", "2")
-            .env("KINORA_GRACE_S", "0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child =
+            command(arguments, database, s3).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut said = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
         assert!(!said.is_empty(), "{arguments:?} ended at once");
@@ -133,9 +137,13 @@ async fn workers_are_killed_and_nothing_is_lost_or_finished_twice() {
     let servers = folders.each_ref().map(|folder| Member::serve(folder, &database, &s3));
     database.keep_ledger().await;
     let mut workers: Vec<_> = (0..3).map(|_| Member::start(&["worker"], &database, &s3)).collect();
-    let ids: Vec<_> = (0..JOBS).map(|index| submit(servers[index % 2].address(), &key)).collect();
+    let mut ids = Vec::new();
     for round in 0..KILLS {
-        tokio::time::sleep(Duration::from_millis(150 + 70 * (round as u64 % 5))).await;
+        // A kill that meets nobody at work proves nothing.
+        ids.extend((0..JOBS / KILLS).map(|index| submit(servers[index % 2].address(), &key)));
+        while database.number("SELECT count(*) FROM jobs WHERE status = 'processing'").await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         workers[round % 3].kill();
         workers[round % 3] = Member::start(&["worker"], &database, &s3);
     }
@@ -218,4 +226,50 @@ fn a_worker_without_a_shared_store_says_what_it_needs() {
     assert!(said.contains("give --artifacts"), "{said}");
     let said = refused(&["worker", "--database-url", "mysql://nowhere/none"]);
     assert!(said.contains("must begin with postgres://") && !said.contains("panicked"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and s3s-fs: `scripts/test fleet` starts both"]
+async fn what_ended_long_ago_is_removed_from_the_bucket_too() {
+    let (mut database, s3) = (Database::create().await, S3::start());
+    let folder = tempfile::tempdir().unwrap();
+    let key = create_key(&database);
+    let server = Member::serve(&folder, &database, &s3);
+    let worker = Member::start(&["worker"], &database, &s3);
+    let id = submit(server.address(), &key);
+    let started = Instant::now();
+    while record(server.address(), &key, &id)["status"] != "success" {
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing is made");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(worker);
+    let waiting = submit(server.address(), &key);
+    assert_eq!(s3.objects().len(), 3, "a picture, a clip and its thumbnail: {:?}", s3.objects());
+    let collect = |database: &Database, more: &[&str]| {
+        let arguments =
+            [&["gc", "--keep-days", "1", "--data-dir", folder.path().to_str().unwrap()], more].concat();
+        let output = command(&arguments, database, &s3).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(collect(&database, &[]), "removed 0 requests, 0 uploads, 0 pictures\n");
+    let aged =
+        "UPDATE jobs SET finished_at_ms = 1 WHERE status = 'success'; UPDATE inputs SET used_at_ms = 1";
+    sqlx::raw_sql(aged).execute(&mut database.connection).await.unwrap();
+    assert_eq!(collect(&database, &["--dry-run"]), "would remove 1 requests, 0 uploads, 0 pictures\n");
+    assert_eq!(collect(&database, &[]), "removed 1 requests, 0 uploads, 0 pictures\n", "beside a server");
+    assert_eq!(s3.objects().len(), 1, "the picture, which the waiting request names: {:?}", s3.objects());
+    assert_eq!(record(server.address(), &key, &id)["code"], "no_such_request");
+    let (status, _) = call(server.address(), &key, "DELETE", &format!("{BASE}/requests/{waiting}"), "");
+    assert_eq!(status, 200);
+    let aged = "UPDATE jobs SET finished_at_ms = 1";
+    sqlx::raw_sql(aged).execute(&mut database.connection).await.unwrap();
+    assert_eq!(collect(&database, &[]), "removed 1 requests, 0 uploads, 1 pictures\n");
+    assert!(s3.objects().is_empty(), "{:?}", s3.objects());
+    // The server was handed that picture a moment ago and believes in it, which the database does not.
+    let body = json!({"model": MODEL, "payload": {"image": picture_base64()}}).to_string();
+    let (status, answer) = call(server.address(), &key, "POST", &format!("{BASE}/requests"), &body);
+    assert_eq!(status, 503, "{answer}");
+    submit(server.address(), &key);
+    assert_eq!(s3.objects().len(), 1, "{:?}", s3.objects());
 }

@@ -155,3 +155,43 @@ fn a_request_survives_the_death_of_the_process_that_works_on_it() {
     let names: Vec<_> = attempts.map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["2"], "the one outcome is the second attempt's");
 }
+
+#[test]
+fn what_ended_long_ago_is_removed_with_its_files_and_only_that() {
+    let release = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/0.1.0");
+    let folder = tempfile::tempdir().unwrap();
+    crate::upgrade::copied(&release, folder.path());
+    let collect = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kinora"));
+        let output = command.args(["gc", "--data-dir"]).arg(folder.path()).args(more).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let files = |of: &str| std::fs::read_dir(folder.path().join(of)).unwrap().count();
+    let nothing = "removed 0 requests, 0 uploads, 0 pictures\n";
+    assert_eq!(collect(&["--keep-days", "36500"]), nothing);
+    // Two of its three requests have ended; the third names the same picture.
+    age(&folder.path().join("kinora.db"), 2);
+    let wanted = "2 requests, 0 uploads, 0 pictures\n";
+    assert_eq!(collect(&["--keep-days", "1", "--dry-run"]), format!("would remove {wanted}"));
+    assert_eq!((files("outputs"), files("inputs")), (1, 1));
+    assert_eq!(collect(&["--keep-days", "1"]), format!("removed {wanted}"));
+    assert_eq!((files("outputs"), files("inputs")), (0, 1));
+    assert_eq!(collect(&["--keep-days", "1"]), nothing);
+}
+
+/// Makes everything in a database older by some days.
+fn age(database: &Path, days: i64) {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        use sqlx::Connection as _;
+        let url = format!("sqlite://{}", database.display());
+        let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        for statement in [
+            "UPDATE jobs SET finished_at_ms = finished_at_ms - $1",
+            "UPDATE inputs SET used_at_ms = used_at_ms - $1",
+        ] {
+            sqlx::query(statement).bind(days * 24 * 3600 * 1000).execute(&mut connection).await.unwrap();
+        }
+        connection.close().await.unwrap();
+    });
+}

@@ -60,6 +60,7 @@ pub fn settings(folder: &tempfile::TempDir) -> ServerSettings {
         store: StoreSettings::default(),
         rate_per_second: None,
         media_delivery: MediaDelivery::Stream,
+        keep: None,
         media_ttl: Duration::from_secs(24 * 3600),
         lease: Duration::from_secs(30),
         grace: Duration::from_secs(5),

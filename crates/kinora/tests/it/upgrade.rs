@@ -14,7 +14,7 @@ const FINISHED: &str = "01a2051e-f29f-746c-8431-be94e6cb62f8";
 const WAITING: &str = "01a2051e-fc14-7125-96a7-f18b659c5e42";
 const CANCELLED: &str = "01a2051e-fc1a-7631-8478-abb2dc6dd1d2";
 
-fn copied(from: &Path, to: &Path) {
+pub fn copied(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();

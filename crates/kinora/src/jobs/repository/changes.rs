@@ -4,9 +4,9 @@ use super::writer::{Applied, Change};
 use super::{Connection, lease_clock_ms};
 use crate::jobs::changes::{
     AddInput, ExpireLeases, FillUpload, GrantUpload, Happen, Happened, Heartbeat, Leases, NewKey, RevokeKey,
-    What,
+    UseInput, What,
 };
-use crate::jobs::record::Job;
+use crate::jobs::record::{InputRow, Job};
 use crate::jobs::state::Event;
 
 impl Change for Happen {
@@ -32,7 +32,7 @@ impl Change for Happen {
             return Ok(Some(Err(refused)).into());
         }
         save(connection, &job).await?;
-        Ok(Applied { answer: Some(Ok(job.clone())), changed: vec![job] })
+        Ok(Applied::with(Some(Ok(job.clone())), vec![job]))
     }
 }
 
@@ -55,7 +55,7 @@ impl Change for ExpireLeases {
                 .map_err(|refused| sqlx::Error::Protocol(refused.to_string()))?;
             save(connection, job).await?;
         }
-        Ok(Applied { answer: jobs.clone(), changed: jobs })
+        Ok(Applied::with(jobs.clone(), jobs))
     }
 }
 
@@ -90,22 +90,38 @@ fn encoded<T: serde::Serialize>(value: Option<&T>) -> Result<Option<String>, sql
 }
 
 impl Change for AddInput {
-    type Answer = ();
+    type Answer = InputRow;
 
-    async fn apply(&self, connection: &mut Connection) -> Result<Applied<()>, sqlx::Error> {
-        sqlx::query(
-            "INSERT INTO inputs (sha256, format, width_px, height_px, size_bytes, created_at_ms) \
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+    async fn apply(&self, connection: &mut Connection) -> Result<Applied<InputRow>, sqlx::Error> {
+        let stands: InputRow = sqlx::query_as(
+            "INSERT INTO inputs (sha256, version, format, width_px, height_px, size_bytes, created_at_ms, used_at_ms) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $7) \
+             ON CONFLICT (sha256) DO UPDATE SET used_at_ms = excluded.used_at_ms RETURNING *",
         )
         .bind(&self.input.sha256[..])
+        .bind(self.input.version)
         .bind(&self.input.format)
         .bind(i64::from(self.input.width_px))
         .bind(i64::from(self.input.height_px))
         .bind(self.input.size_bytes.cast_signed())
-        .bind(self.now_ms)
-        .execute(connection)
+        .bind(self.input.used_at_ms)
+        .fetch_one(connection)
         .await?;
-        Ok(().into())
+        Ok(stands.into())
+    }
+}
+
+impl Change for UseInput {
+    type Answer = Option<InputRow>;
+
+    async fn apply(&self, connection: &mut Connection) -> Result<Applied<Self::Answer>, sqlx::Error> {
+        let used: Option<InputRow> =
+            sqlx::query_as("UPDATE inputs SET used_at_ms = $1 WHERE sha256 = $2 RETURNING *")
+                .bind(self.now_ms)
+                .bind(&self.sha256[..])
+                .fetch_optional(connection)
+                .await?;
+        Ok(used.into())
     }
 }
 

@@ -5,6 +5,7 @@
 mod changes;
 mod outlook;
 mod reads;
+mod retention;
 mod rows;
 mod submits;
 mod turns;

@@ -43,10 +43,12 @@ impl FromRow<'_, Row> for InputRow {
     fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
         Ok(Self {
             sha256: sha256(row, "sha256")?,
+            version: row.try_get("version")?,
             format: row.try_get("format")?,
             width_px: pixels(row, "width_px")?,
             height_px: pixels(row, "height_px")?,
             size_bytes: row.try_get::<i64, _>("size_bytes")?.unsigned_abs(),
+            used_at_ms: row.try_get("used_at_ms")?,
         })
     }
 }

@@ -109,7 +109,7 @@ impl Change for SubmitAll {
             let job = admitted.then(|| inserted.next().expect("every admitted job was inserted"));
             job.cloned().ok_or(SubmitError::QueueFull { queued_max: self.queued_max })
         });
-        Ok(Applied { answer: answer.collect(), changed })
+        Ok(Applied::with(answer.collect(), changed))
     }
 }
 

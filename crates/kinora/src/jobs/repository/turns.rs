@@ -29,7 +29,7 @@ impl Change for TakeTurn {
             job.apply(claimed, self.claim.now_ms)
                 .map_err(|refused| sqlx::Error::Protocol(refused.to_string()))?;
             super::changes::save(connection, &job).await?;
-            return Ok(Applied { answer: Some(job.clone()), changed: vec![job] });
+            return Ok(Applied::with(Some(job.clone()), vec![job]));
         }
         Ok(None.into())
     }

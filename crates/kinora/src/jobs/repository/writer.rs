@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
+use uuid::Uuid;
 
 use super::{BEGIN, Connection, Seat, announce, is_lost};
 use crate::jobs::cache::JobCache;
@@ -33,16 +34,26 @@ pub(in crate::jobs) trait Change: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Applied<Self::Answer>, sqlx::Error>> + Send;
 }
 
-/// What a change answers, and the jobs as it leaves them.
+/// What a change answers, and what it means for jobs.
 #[derive(Debug)]
 pub(in crate::jobs) struct Applied<A> {
     pub(super) answer: A,
+    /// As the change leaves them.
     pub(super) changed: Vec<Job>,
+    /// Those that are no more.
+    pub(super) forgotten: Vec<Uuid>,
+}
+
+impl<A> Applied<A> {
+    /// An answer, with the jobs that changed.
+    pub(super) fn with(answer: A, changed: Vec<Job>) -> Self {
+        Self { answer, changed, forgotten: Vec::new() }
+    }
 }
 
 impl<A> From<A> for Applied<A> {
     fn from(answer: A) -> Self {
-        Self { answer, changed: Vec::new() }
+        Self::with(answer, Vec::new())
     }
 }
 
@@ -107,6 +118,7 @@ impl<C: Change> Waiting for InFlight<C> {
         let applied = self.applied.expect("only applied changes are committed");
         if let Some(cache) = cache {
             applied.changed.into_iter().for_each(|job| cache.put(job));
+            applied.forgotten.into_iter().for_each(|id| cache.remove(id));
         }
         // A caller that went away needs no answer; its change stands.
         let _ = self.reply.send(Ok(applied.answer));

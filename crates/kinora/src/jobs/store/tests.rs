@@ -35,6 +35,8 @@ conformance! {
     urgent_jobs_go_first_among_their_organisations_own,
     an_organisation_has_no_more_in_progress_than_it_may,
     workers_are_counted_while_they_are_there,
+    only_what_ended_before_the_cutoff_is_forgotten,
+    a_picture_is_forgotten_once_nobody_names_it_and_nobody_was_handed_it_lately,
     work_wakes_a_waiting_worker,
     keys_are_found_by_hash_until_they_are_revoked,
     a_heartbeat_keeps_the_lease_and_a_late_worker_changes_nothing,
@@ -79,7 +81,7 @@ impl Home {
 impl Fixture {
     async fn new(home: Home, settings: StoreSettings) -> Self {
         let store = home.open(settings).await;
-        store.add_input(input(), 1).await.unwrap();
+        store.add_input(input()).await.unwrap();
         Self { home, store }
     }
 
@@ -103,7 +105,15 @@ impl Fixture {
 }
 
 fn input() -> InputRow {
-    InputRow { sha256: [7; 32], format: "png".into(), width_px: 300, height_px: 300, size_bytes: 10 }
+    InputRow {
+        sha256: [7; 32],
+        version: 1,
+        format: "png".into(),
+        width_px: 300,
+        height_px: 300,
+        size_bytes: 10,
+        used_at_ms: 1,
+    }
 }
 
 fn new_job(org_id: &str) -> NewJob {
@@ -435,6 +445,55 @@ async fn workers_are_counted_while_they_are_there(home: Home) {
     );
     fixture.store.worker_gone("a".into()).await.unwrap();
     assert_eq!(fixture.store.workers_count("model").await.unwrap(), 1);
+}
+
+async fn only_what_ended_before_the_cutoff_is_forgotten(home: Home) {
+    let fixture = Fixture::new(home, SETTINGS).await;
+    let (old, new) = (fixture.submit("org").await, fixture.submit("org").await);
+    let (waiting, working) = (fixture.submit("org").await, fixture.submit("other").await);
+    while fixture.claim().await.unwrap().id != working.id {}
+    fixture.store.cancel("org", old.id, 100).await.unwrap().unwrap().unwrap();
+    fixture.store.cancel("org", new.id, 200).await.unwrap().unwrap().unwrap();
+    assert_eq!(fixture.store.expired(200).await.unwrap().jobs_count, 1);
+    let ended = fixture.store.ended_before(200, 10).await.unwrap();
+    assert_eq!(ended.iter().map(|job| job.id).collect::<Vec<_>>(), [old.id]);
+    fixture.store.forget_jobs(vec![old.id, waiting.id, working.id]).await.unwrap();
+    assert!(fixture.store.get(old.id).await.unwrap().is_none(), "not in a cache either");
+    for job in [&new, &waiting, &working] {
+        assert!(fixture.store.get(job.id).await.unwrap().is_some(), "what has not ended is never forgotten");
+    }
+    assert_eq!(fixture.store.list(&all_of("org")).await.unwrap().total, 2);
+    assert_eq!(fixture.store.ended_before(300, 10).await.unwrap()[0].id, new.id);
+}
+
+async fn a_picture_is_forgotten_once_nobody_names_it_and_nobody_was_handed_it_lately(home: Home) {
+    let fixture = Fixture::new(home, SETTINGS).await;
+    let store = &fixture.store;
+    let forget = |before_ms| async move { shades(store.forget_inputs(before_ms, 10).await.unwrap()) };
+    let row = |shade: u8, used_at_ms| InputRow { sha256: [shade; 32], used_at_ms, ..input() };
+    for shade in [1, 2] {
+        fixture.store.add_input(row(shade, 100)).await.unwrap();
+    }
+    let again = InputRow { version: 9, ..row(1, 300) };
+    assert_eq!(fixture.store.add_input(again).await.unwrap(), row(1, 300), "the first to add it stands");
+    assert_eq!(fixture.store.use_input([2; 32], 400).await.unwrap(), Some(row(2, 400)));
+    assert_eq!(fixture.store.use_input([3; 32], 400).await.unwrap(), None);
+    let job = fixture.submit("org").await;
+    assert_eq!(fixture.store.expired(350).await.unwrap().inputs_count, 1);
+    assert_eq!(forget(350).await, [1], "2 was handed out since, and the job names the other");
+    fixture.store.cancel("org", job.id, 360).await.unwrap().unwrap().unwrap();
+    assert_eq!(forget(500).await, [2], "a job that ended still names it");
+    assert_eq!(fixture.store.expired(500).await.unwrap().inputs_count, 1, "not after that job went");
+    fixture.store.forget_jobs(vec![job.id]).await.unwrap();
+    assert_eq!(forget(500).await, [7]);
+    assert!(fixture.store.submit(new_job("org")).await.is_err(), "what is gone cannot be named");
+    fixture.store.add_input(input()).await.unwrap();
+    fixture.submit("org").await;
+}
+
+/// What tells the pictures of these tests apart.
+fn shades(rows: Vec<InputRow>) -> Vec<u8> {
+    rows.into_iter().map(|row| row.sha256[0]).collect()
 }
 
 async fn work_wakes_a_waiting_worker(home: Home) {

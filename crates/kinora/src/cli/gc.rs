@@ -1,0 +1,62 @@
+//! `kinora gc`: removes what ended long ago, or says what it would remove.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::storage::{Database, Files};
+use super::{Failure, runtime};
+use crate::artifacts::{Artifacts, Bucket};
+use crate::jobs::StoreSettings;
+use crate::retention::Retention;
+
+/// Remove what ended long ago, as `kinora serve --keep-days` does by itself: requests, their clips, unused pictures.
+///
+/// A data folder must not be served meanwhile, but for --dry-run. With PostgreSQL it may run beside servers and workers.
+#[derive(Debug, Args)]
+pub struct Gc {
+    #[command(flatten)]
+    database: Database,
+    #[command(flatten)]
+    files: Files,
+    /// Days that ended requests, their clips and unused pictures are kept.
+    #[arg(long, value_name = "DAYS", env = "KINORA_KEEP_DAYS", value_parser = clap::value_parser!(u64).range(1..=36500))]
+    keep_days: u64,
+    /// Remove nothing; print how much would go.
+    #[arg(long, env = "KINORA_DRY_RUN")]
+    dry_run: bool,
+}
+
+/// Days as a length of time.
+pub(super) fn days(count: u64) -> Duration {
+    Duration::from_secs(count * 24 * 3600)
+}
+
+impl Gc {
+    pub fn run(self) -> Result<(), Failure> {
+        runtime()?.block_on(self.collect())
+    }
+
+    #[expect(clippy::print_stdout, reason = "the command's result")]
+    async fn collect(self) -> Result<(), Failure> {
+        let artifacts = Artifacts::open(&self.database.data.data_dir)?;
+        let is_alone = self.database.database_url.is_none() && !self.dry_run;
+        let _lock = is_alone.then(|| artifacts.folder().lock()).transpose()?;
+        let bucket = match self.files.bucket()? {
+            Some(bucket) => Some(Bucket::open(&bucket).await?),
+            None => None,
+        };
+        let store = self.database.open(StoreSettings::default()).await?;
+        let artifacts = artifacts.with_bucket(bucket);
+        let retention = Retention { store, artifacts, keep: days(self.keep_days) };
+        let (done, count) = match self.dry_run {
+            true => ("would remove", retention.survey().await?),
+            false => ("removed", retention.remove(true).await?),
+        };
+        println!(
+            "{done} {} requests, {} uploads, {} pictures",
+            count.jobs_count, count.uploads_count, count.inputs_count
+        );
+        Ok(())
+    }
+}
