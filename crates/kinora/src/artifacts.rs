@@ -248,6 +248,16 @@ impl Artifacts {
         blocking(move || folder.attempts()).await
     }
 
+    /// Whether a clip could be written now: in staging and, where files lie in a bucket, there.
+    pub async fn probe(&self) -> Result<(), ArtifactError> {
+        let folder = self.folder.clone();
+        blocking(move || folder.probe()).await?;
+        match &self.bucket {
+            Some(bucket) => Ok(bucket.probe().await?),
+            None => Ok(()),
+        }
+    }
+
     /// Removes all that a job's attempts left, up to the one numbered `last_attempt`.
     pub async fn discard_job(&self, job: Uuid, last_attempt: i64) -> Result<(), ArtifactError> {
         if self.bucket.is_some() {

@@ -6,6 +6,7 @@ pub mod capability;
 pub mod cli;
 pub mod clock;
 pub mod connections;
+mod faults;
 pub mod fetch;
 pub mod intake;
 pub mod jobs;

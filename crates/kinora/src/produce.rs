@@ -34,6 +34,11 @@ pub enum ProduceError {
 }
 
 impl ProduceError {
+    /// Whether frames could not be written, as on a full disk.
+    pub fn is_of_the_output(&self) -> bool {
+        matches!(self, Self::Engine(EngineError::Sink(_)) | Self::Clip(ClipError::Output(_)))
+    }
+
     /// Whether another attempt at the same job may succeed. A full disk may be freed; a picture stays as it is.
     pub fn is_retryable(&self) -> bool {
         match self {

@@ -1,7 +1,9 @@
 //! One job from claim to its end: claim, make the clip, commit its files, finish the row. Then the next.
 //!
 //! Always true: every write names the attempt, so a worker that lost its lease changes nothing; files are committed
-//! under the attempt's own names before the row says `success`; while the engine works, no transaction is open.
+//! under the attempt's own names before the row says `success`; while the engine works, no transaction is open. A worker
+//! that crashes is begun anew. What is the place's fault (its disk, the bucket, the store) and not the job's costs no
+//! attempt: the job is given back, and the worker waits longer each time before it claims another.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -15,6 +17,7 @@ use uuid::Uuid;
 
 use crate::artifacts::{ArtifactError, ArtifactKey, Artifacts, Staged};
 use crate::clock;
+use crate::faults::{self, Injected, Point};
 use crate::jobs::{Claim, Event, Heartbeat, Job, JobProgress, JobStore, Outcome, Presence, StoreError};
 use crate::keys::random_bytes;
 use crate::models;
@@ -36,8 +39,11 @@ const SWEEP_SHARED: Duration = Duration::from_secs(3);
 const PRESENCE: Duration = Duration::from_secs(10);
 /// How much the latest video counts for a worker's pace.
 const PACE_WEIGHT: f64 = 0.3;
-/// Pause after the store failed.
+/// Pause after the store failed, or after a crash.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// The first pause after a job was given back because no clip could be written here; each further one is twice as long.
+const UNFIT_PAUSE: Duration = Duration::from_secs(1);
+const UNFIT_DOUBLINGS_MAX: u32 = 5;
 
 /// What a worker needs.
 #[derive(Debug, Clone)]
@@ -80,6 +86,14 @@ pub fn log_lost(job: &Job) {
 impl Worker {
     /// Works until `stop`; then the running job has the grace period to finish, or is given back.
     pub async fn run(self, stop: CancellationToken) {
+        while let Err(panic) = tokio::spawn(self.clone().live(stop.clone())).await {
+            // What it worked on is begun again once its lease is over.
+            tracing::error!(worker.id = self.worker_id, panic = said(panic), "worker.crashed");
+            self.pause(STORE_RETRY, &stop).await;
+        }
+    }
+
+    async fn live(self, stop: CancellationToken) {
         let pace = Pace::default();
         tokio::select! {
             () = self.work_until(&stop, &pace) => {}
@@ -106,9 +120,17 @@ impl Worker {
     }
 
     async fn work_until(&self, stop: &CancellationToken, pace: &Pace) {
+        let mut setbacks_count = 0;
         while !stop.is_cancelled() {
             match self.claim().await {
-                Ok(Some(job)) => self.work(job, stop, pace).await,
+                Ok(Some(job)) => {
+                    if self.work(job, stop, pace).await == Place::Fit {
+                        setbacks_count = 0;
+                        continue;
+                    }
+                    self.pause(UNFIT_PAUSE * 2_u32.pow(setbacks_count), stop).await;
+                    setbacks_count = (setbacks_count + 1).min(UNFIT_DOUBLINGS_MAX);
+                }
                 Ok(None) => self.wait(POLL, stop).await,
                 Err(error) => {
                     tracing::error!(%error, "worker.claim_failed");
@@ -152,17 +174,18 @@ impl Worker {
         if self.store.is_shared() { self.lease / HEARTBEATS_IN_LEASE } else { HEARTBEAT }
     }
 
-    async fn work(&self, job: Job, stop: &CancellationToken, pace: &Pace) {
+    async fn work(&self, job: Job, stop: &CancellationToken, pace: &Pace) -> Place {
         tracing::info!(job.id = %job.id, job.attempt = job.attempt, worker.id = self.worker_id, "job.processing");
         let waited_ms = clock::wall_ms() - job.queued_at_ms;
         telemetry::claimed(Duration::from_millis(waited_ms.max(0).unsigned_abs()));
         let started = Instant::now();
         let signals = Arc::new(Signals::default());
         let made = tokio::select! {
-            made = self.make(&job, &signals) => made,
+            made = self.attempt(&job, &signals) => made,
             never = self.watch(&job, &signals, stop) => match never {},
         };
-        let event = match made {
+        let mut place = Place::Fit;
+        let event = match made.and_then(|outcome| Ok(faults::hit(Point::BeforeFinish).map(|()| outcome)?)) {
             Ok(outcome) => {
                 pace.took(started.elapsed());
                 Event::Finished { attempt: job.attempt, outcome }
@@ -170,9 +193,15 @@ impl Worker {
             Err(WorkError::Produce(ProduceError::Cancelled)) if signals.lost.load(Ordering::Relaxed) => {
                 tracing::info!(job.id = %job.id, job.attempt = job.attempt, "job.abandoned");
                 telemetry::attempt_ended(self.engine.name(), "cancelled", started.elapsed());
-                return self.discard(&job).await;
+                self.discard(&job).await;
+                return place;
             }
             Err(WorkError::Produce(ProduceError::Cancelled)) => Event::Released { attempt: job.attempt },
+            Err(WorkError::Unfit(detail)) => {
+                tracing::error!(job.id = %job.id, job.attempt = job.attempt, detail, "worker.unfit");
+                place = Place::Unfit;
+                Event::Released { attempt: job.attempt }
+            }
             Err(error) => self.failure(&job, &error.to_string(), error.for_caller(), error.is_retryable()),
         };
         let ended = match &event {
@@ -182,6 +211,23 @@ impl Worker {
         };
         telemetry::attempt_ended(self.engine.name(), ended, started.elapsed());
         self.report(&job, event, started.elapsed()).await;
+        if let Err(error) = faults::hit(Point::Finished) {
+            tracing::error!(%error, "worker.fault");
+        }
+        place
+    }
+
+    /// One attempt, and where it failed, whether the place is to blame.
+    async fn attempt(&self, job: &Job, signals: &Arc<Signals>) -> Result<Outcome, WorkError> {
+        let made = self.make(job, signals).await;
+        match made {
+            Err(WorkError::Store(error)) => Err(WorkError::Unfit(error.to_string())),
+            Err(error) if error.may_be_the_place() => match self.artifacts.probe().await {
+                Ok(()) => Err(error),
+                Err(unfit) => Err(WorkError::Unfit(unfit.to_string())),
+            },
+            made => made,
+        }
     }
 
     fn failure(&self, job: &Job, detail: &str, error: String, retryable: bool) -> Event {
@@ -270,6 +316,7 @@ impl Worker {
 
     /// Picture from the store, clip by the engine, files under their final names.
     async fn make(&self, job: &Job, signals: &Arc<Signals>) -> Result<Outcome, WorkError> {
+        faults::hit(Point::Claimed)?;
         let input = self.input(job).await?;
         let spec = spec_of(job)?;
         let (worker, signals) = (self.clone(), signals.clone());
@@ -278,9 +325,11 @@ impl Worker {
             move || worker.render(&input, &spec, &signals)
         });
         let (video, thumbnail, made) = rendering.await.map_err(|panic| WorkError::Crashed(said(panic)))??;
+        faults::hit(Point::Staged)?;
         let [video_key, thumbnail_key] = ArtifactKey::of_attempt(job.id, job.attempt);
         self.artifacts.commit(thumbnail, thumbnail_key, "image/jpeg").await?;
         self.artifacts.commit(video, video_key, "video/mp4").await?;
+        faults::hit(Point::Uploaded)?;
         self.measure(&made);
         Ok(outcome(job, &spec, self.engine.name(), made))
     }
@@ -358,6 +407,10 @@ enum WorkError {
     Staging(std::io::Error),
     #[error("the engine crashed: {0}")]
     Crashed(String),
+    #[error("no clip can be written here now: {0}")]
+    Unfit(String),
+    #[error("{0}")]
+    Injected(#[from] Injected),
     #[error("{0}")]
     Store(#[from] StoreError),
     #[error("{0}")]
@@ -372,7 +425,7 @@ impl WorkError {
         match self {
             Self::Invalid(_) | Self::InputGone | Self::Produce(ProduceError::Engine(_)) => self.to_string(),
             Self::Crashed(_) => "the engine crashed".to_owned(),
-            Self::Staging(_) | Self::Store(_) | Self::Artifact(_) => {
+            Self::Staging(_) | Self::Unfit(_) | Self::Injected(_) | Self::Store(_) | Self::Artifact(_) => {
                 "the server could not read or write its files".to_owned()
             }
             Self::Produce(_) => "the server could not encode the video".to_owned(),
@@ -382,8 +435,27 @@ impl WorkError {
     fn is_retryable(&self) -> bool {
         match self {
             Self::Invalid(_) | Self::InputGone => false,
-            Self::Staging(_) | Self::Store(_) | Self::Artifact(_) | Self::Crashed(_) => true,
+            Self::Staging(_)
+            | Self::Unfit(_)
+            | Self::Injected(_)
+            | Self::Store(_)
+            | Self::Artifact(_)
+            | Self::Crashed(_) => true,
             Self::Produce(error) => error.is_retryable(),
+        }
+    }
+
+    /// Whether a full disk or a bucket that does not answer would look like this.
+    fn may_be_the_place(&self) -> bool {
+        match self {
+            Self::Staging(_) | Self::Artifact(_) => true,
+            Self::Produce(error) => error.is_of_the_output(),
+            Self::Invalid(_)
+            | Self::InputGone
+            | Self::Crashed(_)
+            | Self::Unfit(_)
+            | Self::Injected(_)
+            | Self::Store(_) => false,
         }
     }
 }
@@ -397,6 +469,13 @@ fn said(panic: tokio::task::JoinError) -> String {
             .unwrap_or_else(|| "no message".to_owned()),
         Err(error) => error.to_string(),
     }
+}
+
+/// Whether clips can be written where this worker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Fit,
+    Unfit,
 }
 
 /// How long this worker takes for a video, smoothed.

@@ -11,13 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
-use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use object_store::signer::Signer as _;
 use object_store::{
-    Attribute, Attributes, ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutOptions,
-    RetryConfig,
+    Attribute, Attributes, ClientOptions, GetOptions, GetRange, MultipartUpload, ObjectStore,
+    ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, RetryConfig,
 };
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use url::Url;
 use uuid::Uuid;
 
@@ -29,7 +29,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_TIMEOUT: Duration = Duration::from_secs(15);
 const RETRIES_MAX: usize = 6;
 /// Bytes of one part of a multipart upload; what is smaller is put in one request.
-const PART_BYTES: usize = 8 << 20;
+const PART_BYTES: u64 = 8 << 20;
+/// What is written to see whether anything can be.
+const PROBE: &str = "probe";
 
 /// Why the bucket did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +40,6 @@ pub enum BucketError {
     Failed { doing: &'static str, what: String, source: object_store::Error },
     #[error("cannot read the staged file to upload: {0}")]
     Staged(std::io::Error),
-    #[error("cannot upload {what} to the bucket: {source}")]
-    Upload { what: String, source: std::io::Error },
 }
 
 /// Which bucket, and where in it: `s3://bucket/prefix`.
@@ -200,21 +200,30 @@ impl Bucket {
         key: &ArtifactKey,
         content_type: &'static str,
     ) -> Result<(), BucketError> {
-        let mut file = tokio::fs::File::open(staged.path()).await.map_err(BucketError::Staged)?;
-        let mut writer = BufWriter::with_capacity(self.store.clone(), self.path(key), PART_BYTES)
-            .with_attributes(labelled(content_type));
-        let copied = async {
-            tokio::io::copy(&mut file, &mut writer).await?;
-            tokio::io::AsyncWriteExt::shutdown(&mut writer).await
-        };
-        let outcome = copied.await.map_err(|source| BucketError::Upload { what: key.to_string(), source });
+        let file = tokio::fs::File::open(staged.path()).await.map_err(BucketError::Staged)?;
+        let size_bytes = file.metadata().await.map_err(BucketError::Staged)?.len();
+        if size_bytes <= PART_BYTES {
+            let bytes = next_part(&mut file.take(PART_BYTES)).await?;
+            return self.put(key, bytes, content_type).await;
+        }
+        let options = PutMultipartOptions { attributes: labelled(content_type), ..Default::default() };
+        let started = self.store.put_multipart_opts(&self.path(key), options).await;
+        let mut upload = started.map_err(|source| failed("upload", key, source))?;
+        let outcome = upload_parts(upload.as_mut(), file, key).await;
         if outcome.is_err() {
             // Parts of an upload that is neither completed nor aborted are kept, and charged, for ever.
-            if let Err(error) = writer.abort().await {
-                tracing::debug!(%error, "bucket.abort_failed");
+            if let Err(error) = upload.abort().await {
+                tracing::warn!(%error, "bucket.abort_failed");
             }
         }
         outcome
+    }
+
+    /// Whether objects can be written now.
+    pub(super) async fn probe(&self) -> Result<(), BucketError> {
+        let path = self.prefix.clone().join(PROBE);
+        self.store.put(&path, PutPayload::new()).await.map_err(|source| failed("write", &path, source))?;
+        self.store.delete(&path).await.map_err(|source| failed("remove", &path, source))
     }
 
     /// Removes an object; safe to repeat.
@@ -257,6 +266,28 @@ impl Bucket {
     }
 }
 
+/// Sends a file part by part. Each part is whole in memory meanwhile, so that a request which fails can be repeated.
+async fn upload_parts(
+    upload: &mut dyn MultipartUpload,
+    mut file: tokio::fs::File,
+    key: &ArtifactKey,
+) -> Result<(), BucketError> {
+    loop {
+        let part = next_part(&mut (&mut file).take(PART_BYTES)).await?;
+        if part.is_empty() {
+            break;
+        }
+        upload.put_part(part.into()).await.map_err(|source| failed("upload", key, source))?;
+    }
+    upload.complete().await.map(|_| ()).map_err(|source| failed("upload", key, source))
+}
+
+async fn next_part(from: &mut (impl AsyncRead + Unpin)) -> Result<Bytes, BucketError> {
+    let mut bytes = Vec::new();
+    from.read_to_end(&mut bytes).await.map_err(BucketError::Staged)?;
+    Ok(bytes.into())
+}
+
 fn labelled(content_type: &'static str) -> Attributes {
     Attributes::from_iter([(Attribute::ContentType, content_type)])
 }
@@ -266,25 +297,4 @@ fn failed(doing: &'static str, what: &impl ToString, source: object_store::Error
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_buckets_are_read_strictly() {
-        let parsed = |text: &str| text.parse::<BucketUrl>().map(|url| (url.bucket, url.prefix));
-        assert_eq!(parsed("s3://clips"), Ok(("clips".into(), String::new())));
-        assert_eq!(parsed("s3://clips/a/b/"), Ok(("clips".into(), "a/b".into())));
-        for wrong in [
-            "",
-            "clips",
-            "s3://",
-            "s3:///a",
-            "https://clips",
-            "s3://clips/a//b",
-            "s3://clips/../b",
-            "s3://c?x",
-        ] {
-            assert!(parsed(wrong).is_err(), "{wrong}");
-        }
-    }
-}
+mod tests;

@@ -17,6 +17,8 @@ const DATABASE: &str = "kinora.db";
 const LOCK: &str = "lock";
 const SECRET: &str = "secret";
 const STAGING: &str = "staging";
+/// What a clip may take.
+const PROBE_BYTES: usize = 16 << 20;
 
 /// A data folder on a local disk.
 #[derive(Debug, Clone)]
@@ -92,6 +94,14 @@ impl DataFolder {
     pub fn stage(&self) -> Result<Staged, ArtifactError> {
         let path = self.root.join(STAGING).join(Uuid::now_v7().to_string());
         Staged::create(path)
+    }
+
+    /// Whether a file of a clip's size can be written and synced.
+    pub(super) fn probe(&self) -> Result<(), ArtifactError> {
+        let mut staged = self.stage()?;
+        let zeros = vec![0; PROBE_BYTES];
+        staged.file.write_all(&zeros).map_err(failed("write", &staged.path))?;
+        staged.file.sync_all().map_err(failed("sync", &staged.path))
     }
 
     /// Every attempt that has files, in no order.

@@ -5,7 +5,7 @@ use crate::jobs::{InputRow, NewJob, StoreSettings};
 
 struct Fixture {
     worker: Worker,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 async fn fixture() -> Fixture {
@@ -20,7 +20,7 @@ async fn fixture() -> Fixture {
         lease: Duration::from_secs(30),
         grace: Duration::ZERO,
     };
-    Fixture { worker, _folder: folder }
+    Fixture { worker, folder }
 }
 
 impl Fixture {
@@ -93,4 +93,27 @@ async fn a_result_that_comes_too_late_leaves_no_files() {
     assert!(!fixture.has_video(&job).await);
     let now = fixture.worker.store.get(job.id).await.unwrap().unwrap();
     assert_eq!((now.status, &now.outcome), (crate::jobs::Status::Queued, &None));
+}
+
+#[tokio::test]
+async fn a_place_where_no_clip_can_be_written_costs_a_job_no_attempt() {
+    let fixture = fixture().await;
+    let (job, _) = fixture.made().await;
+    let worker = &fixture.worker;
+    let input = image::DynamicImage::new_rgb8(300, 300);
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    input.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    let key = ArtifactKey::of_input(job.input_sha256, 0);
+    worker.artifacts.put(key, bytes.into_inner().into(), "image/png").await.unwrap();
+    let staging = fixture.folder.path().join("staging");
+    std::fs::remove_dir(&staging).unwrap();
+    let stop = CancellationToken::new();
+    assert_eq!(worker.work(job.clone(), &stop, &Pace::default()).await, Place::Unfit);
+    let now = worker.store.get(job.id).await.unwrap().unwrap();
+    assert_eq!((now.status, now.attempts_lost), (crate::jobs::Status::Queued, 0));
+    std::fs::create_dir(&staging).unwrap();
+    let again = worker.claim().await.unwrap().unwrap();
+    assert_eq!(worker.work(again, &stop, &Pace::default()).await, Place::Fit);
+    let done = worker.store.get(job.id).await.unwrap().unwrap();
+    assert_eq!((done.status, done.attempt), (crate::jobs::Status::Success, 2));
 }

@@ -125,13 +125,14 @@ fn markdown_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// What each module may import of ours. `ARCHITECTURE.md` explains why.
-const IMPORTS: [(&str, &[&str]); 22] = [
+const IMPORTS: [(&str, &[&str]); 23] = [
     ("clock", &[]),
     ("library", &[]),
     ("connections", &[]),
     ("observe", &[]),
     ("telemetry", &[]),
     ("settings", &[]),
+    ("faults", &[]),
     ("fetch", &[]),
     ("capability", &[]),
     ("models", &["library"]),
@@ -141,7 +142,10 @@ const IMPORTS: [(&str, &[&str]); 22] = [
     ("keys", &["clock", "jobs"]),
     ("artifacts", &["keys"]),
     ("intake", &["artifacts", "capability", "clock", "fetch", "jobs", "submission"]),
-    ("worker", &["artifacts", "clock", "jobs", "keys", "models", "produce", "submission", "telemetry"]),
+    (
+        "worker",
+        &["artifacts", "clock", "faults", "jobs", "keys", "models", "produce", "submission", "telemetry"],
+    ),
     (
         "api",
         &["artifacts", "capability", "clock", "intake", "jobs", "keys", "models", "submission", "telemetry"],

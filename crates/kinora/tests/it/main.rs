@@ -4,6 +4,7 @@
 mod api;
 mod bad_input;
 mod cli;
+mod crash_points;
 mod documents;
 mod fleet;
 mod metrics;

@@ -9,19 +9,26 @@ use serde_json::{Value, json};
 
 use crate::server::{BASE, MODEL, picture_base64};
 
-struct Process {
-    child: Child,
-    address: String,
-    key: String,
+pub struct Process {
+    pub child: Child,
+    pub address: String,
+    pub key: String,
     output: BufReader<ChildStdout>,
 }
 
 impl Process {
     /// Starts the server; `key` is read from its greeting where it makes one.
-    fn start(folder: &Path, engine: &str, key: Option<&str>) -> Self {
+    pub fn start(folder: &Path, engine: &str, key: Option<&str>) -> Self {
+        Self::start_with(folder, &[("KINORA_ENGINE", engine)], key)
+    }
+
+    /// Starts the server with more variables; the engine is the test card's unless they say otherwise.
+    pub fn start_with(folder: &Path, variables: &[(&str, &str)], key: Option<&str>) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_kinora"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--grace-s", "0", "--engine", engine, "--data-dir"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--grace-s", "0", "--data-dir"])
             .arg(folder)
+            .env("KINORA_ENGINE", "pattern")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -41,7 +48,7 @@ impl Process {
         call(&self.address, &self.key, method, path, body)
     }
 
-    fn submit(&self, duration: &str) -> String {
+    pub fn submit(&self, duration: &str) -> String {
         let body =
             json!({"model": MODEL, "payload": {"image": picture_base64(), "duration": duration}}).to_string();
         let (status, answer) = self.call("POST", &format!("{BASE}/requests"), &body);
@@ -49,7 +56,7 @@ impl Process {
         answer["request_id"].as_str().unwrap().to_owned()
     }
 
-    fn until(&self, id: &str, wanted: &[&str]) -> Value {
+    pub fn until(&self, id: &str, wanted: &[&str]) -> Value {
         let started = Instant::now();
         loop {
             let (_, record) = self.call("GET", &format!("{BASE}/requests/{id}"), "");
@@ -61,7 +68,7 @@ impl Process {
         }
     }
 
-    fn signal(&mut self, signal: rustix::process::Signal) -> Option<i32> {
+    pub fn signal(&mut self, signal: rustix::process::Signal) -> Option<i32> {
         let id = rustix::process::Pid::from_raw(self.child.id().cast_signed()).unwrap();
         rustix::process::kill_process(id, signal).unwrap();
         self.child.wait().unwrap().code()
