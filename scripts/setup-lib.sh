@@ -57,6 +57,9 @@ cargo_tool() {
   touch "$tools/.$1-$2"
 }
 
+# faketime: libfaketime, which moves the wall clock of a process, where Debian has it.
+faketime() { compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || debian_packages libfaketime; }
+
 # postgres_start: a PostgreSQL server of its own on a free port, at $postgres_url (without a database's name). It
 # refuses to run as root, so root runs it as the user that Debian's package makes. Tests find it by the environment.
 postgres_start() {
@@ -73,7 +76,7 @@ postgres_start() {
   fi
   (cd "$postgres_dir" &&
     $postgres_as "$bin/initdb" -D data -U kinora -A trust -E UTF8 --locale=C >initdb.log &&
-    $postgres_as "$bin/pg_ctl" -w -D data -l log -o "-p $port -k $postgres_dir -c listen_addresses=127.0.0.1 -c max_connections=300" start) >/dev/null || return 1
+    $postgres_as "$bin/pg_ctl" -w -D "$postgres_dir/data" -l log -o "-p $port -k $postgres_dir -c listen_addresses=127.0.0.1 -c max_connections=300" start) >/dev/null || return 1
   postgres_url="postgres://kinora@127.0.0.1:$port"
   export KINORA_TEST_POSTGRES="$postgres_url"
   export KINORA_TEST_POSTGRES_CTL="$postgres_as $bin/pg_ctl -D $postgres_dir/data -l $postgres_dir/log"

@@ -78,6 +78,8 @@ def opened(url: str) -> tuple[str, str]:
 class Caller(threading.Thread):
     """One client: submits, polls what it knows, cancels some of it, and takes a dead server as a pause."""
 
+    shades_count = 4
+
     def __init__(self, number: int, url: str, key: str, ledger: Ledger, stop: threading.Event, seed: int) -> None:
         super().__init__(name=f"caller-{number}")
         self.client, self.ledger, self.stop = Client(url, key), ledger, stop
@@ -107,7 +109,7 @@ class Caller(threading.Thread):
 
     def submit(self) -> None:
         prompt = f"caller {self.number} request {len(self.mine)}"
-        payload = {"image": raw_base64(drawn(shade=self.random.randrange(4))), "prompt": prompt}
+        payload = {"image": raw_base64(drawn(shade=self.random.randrange(self.shades_count))), "prompt": prompt}
         try:
             answer = self.client.submit(payload)
         except requests.RequestException:
