@@ -522,3 +522,82 @@ async fn keys_are_found_by_hash_until_they_are_revoked(home: Home) {
         assert!([file, wal].iter().all(|bytes| !bytes.windows(secret.len()).any(|window| window == secret)));
     }
 }
+
+/// PostgreSQL chooses its plans by what lies in the tables: with enough in them, no statement of everyday reads all
+/// jobs or all pictures, which the server itself counts.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: `scripts/test fleet` starts one"]
+async fn no_everyday_statement_reads_a_whole_table() {
+    use sqlx::Connection as _;
+    let home = Home::postgres().await;
+    let Home::Postgres(url) = &home else { unreachable!("it was just made there") };
+    let mut watcher = sqlx::PgConnection::connect(url.as_str()).await.unwrap();
+    let first = home.open(SETTINGS).await;
+    first.add_input(input()).await.unwrap();
+    sqlx::raw_sql(MANY_ROWS).execute(&mut watcher).await.unwrap();
+    let before = whole_reads(&mut watcher).await;
+    drop(first);
+    let store = home.open(SETTINGS).await;
+    let url = url.clone();
+    let fixture = Fixture { home, store };
+    let store = &fixture.store;
+    let job = fixture.submit("org-7").await;
+    assert!(store.outlook(&job).await.unwrap().is_some());
+    for status in [None, Some(Status::Queued), Some(Status::Success)] {
+        store.list(&JobFilter { status, ..all_of("org-8") }).await.unwrap();
+    }
+    store.list(&JobFilter { model: Some("model".into()), ..all_of("org-9") }).await.unwrap();
+    store.count(Status::Queued).await.unwrap();
+    store.oldest_queued_ms().await.unwrap();
+    let claimed = fixture.claim().await.unwrap();
+    let beat = Heartbeat { attempt: claimed.attempt, lease_ms: 60_000, progress: None };
+    store.heartbeat(claimed.id, beat, 6).await.unwrap().unwrap().unwrap();
+    let finished = Event::Finished { attempt: claimed.attempt, outcome: outcome(claimed.attempt) };
+    store.report(claimed.id, finished, 7).await.unwrap().unwrap().unwrap();
+    store.cancel("org-7", job.id, 8).await.unwrap().unwrap().unwrap();
+    store.get(job.id).await.unwrap().unwrap();
+    store.expire_leases(9).await.unwrap();
+    let used = store.add_input(InputRow { sha256: [3; 32], ..input() }).await.unwrap();
+    store.use_input(used.sha256, 10).await.unwrap().unwrap();
+    store.input(&used.sha256).await.unwrap().unwrap();
+    let ended = store.ended_before(3, 10).await.unwrap();
+    assert!(!ended.is_empty());
+    store.forget_jobs(ended.into_iter().map(|job| job.id).collect()).await.unwrap();
+    assert!(!store.forget_inputs(100, 10).await.unwrap().is_empty());
+    store.forget_uploads(3).await.unwrap();
+    assert_eq!(whole_reads(&mut watcher).await, before);
+    let mut other = sqlx::PgConnection::connect(url.as_str()).await.unwrap();
+    sqlx::query("SELECT id FROM jobs WHERE payload = 'y'").fetch_all(&mut other).await.unwrap();
+    assert_ne!(whole_reads(&mut watcher).await, before, "one that does is noticed");
+}
+
+/// Jobs of many organisations, each with a picture of its own, few of them waiting; uploads; pictures that nobody names.
+const MANY_ROWS: &str = "
+    INSERT INTO inputs (sha256, version, format, width_px, height_px, size_bytes, created_at_ms, used_at_ms)
+        SELECT sha256(i::text::bytea), 1, 'png', 300, 300, 10, i, i FROM generate_series(1, 30000) AS i;
+    INSERT INTO jobs (id, revision, org_id, user_id, model, status, payload, input_sha256, input_inline, seed, created_at_ms,
+        updated_at_ms, queued_at_ms, finished_at_ms, attempt, attempts_lost, worker_id)
+        SELECT gen_random_uuid(), 1, 'org-' || i % 200, 'user', 'model',
+            CASE i % 50 WHEN 0 THEN 'queued' ELSE 'success' END, repeat('x', 200), sha256(i::text::bytea), TRUE, i, i, i, i,
+            CASE i % 50 WHEN 0 THEN NULL ELSE i END, 0, 0, ''
+        FROM generate_series(1, 29000) AS i;
+    INSERT INTO uploads (id, org_id, format, created_at_ms, expires_at_ms, input_sha256)
+        SELECT gen_random_uuid(), 'org', 'png', i, i, sha256(i::text::bytea) FROM generate_series(1, 20000) AS i;
+    INSERT INTO inputs (sha256, version, format, width_px, height_px, size_bytes, created_at_ms, used_at_ms)
+        SELECT sha256(i::text::bytea), 1, 'png', 300, 300, 10, 1, 1 FROM generate_series(50001, 50020) AS i;
+    ANALYZE";
+
+/// How often each large table was read from end to end since its creation. Ends all other connections: one tells what
+/// it did when it ends, and otherwise only after a while.
+async fn whole_reads(watcher: &mut sqlx::PgConnection) -> Vec<(String, i64)> {
+    let end = "SELECT pid FROM (SELECT pid, pg_terminate_backend(pid) AS told FROM pg_stat_activity \
+               WHERE datname = current_database() AND pid <> pg_backend_pid()) AS others WHERE told";
+    let ended: Vec<i32> = sqlx::query_scalar(end).fetch_all(&mut *watcher).await.unwrap();
+    let still_there = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)";
+    while sqlx::query_scalar::<_, i64>(still_there).bind(&ended).fetch_one(&mut *watcher).await.unwrap() > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let sql = "SELECT CAST(relname AS TEXT), seq_scan FROM pg_stat_user_tables \
+               WHERE relname IN ('jobs', 'inputs', 'uploads') ORDER BY 1";
+    sqlx::query_as(sql).fetch_all(watcher).await.unwrap()
+}
