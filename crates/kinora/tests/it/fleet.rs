@@ -273,3 +273,22 @@ async fn what_ended_long_ago_is_removed_from_the_bucket_too() {
     submit(server.address(), &key);
     assert_eq!(s3.objects().len(), 1, "{:?}", s3.objects());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: `scripts/test fleet` starts one"]
+async fn many_that_migrate_at_once_take_turns() {
+    let mut database = Database::create().await;
+    let start = |_| {
+        let mut migrate = Command::new(env!("CARGO_BIN_EXE_kinora"));
+        migrate.args(["migrate", "--database-url", &database.url]).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let started: Vec<Child> = (0..8).map(start).collect();
+    for child in started {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    let applied = database.number("SELECT count(*) FROM _sqlx_migrations WHERE success").await;
+    let files = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/postgres")).unwrap();
+    assert_eq!(applied, files.count() as i64);
+    assert_eq!(database.number("SELECT count(*) FROM secrets").await, 1);
+}
