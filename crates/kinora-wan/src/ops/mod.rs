@@ -13,6 +13,7 @@ mod norm;
 mod rotary;
 mod simd;
 mod slices;
+mod spread;
 
 pub use attention::{attention, softmax};
 pub use channel_norm::channel_norm;
@@ -23,6 +24,7 @@ pub use matmul::{Mat, MatMut, Threads, multiply_add};
 pub use norm::{Modulation, layer_norm, modulated_layer_norm, rms_norm};
 pub use rotary::rotate;
 pub use slices::{from_f32, is_cpu_f32, with_f32};
+pub use spread::spread_channels;
 
 /// Plain forms, for tests to compare with.
 #[doc(hidden)]
@@ -34,4 +36,5 @@ pub mod plain {
         plain_layer_norm as layer_norm, plain_modulated as modulated_layer_norm, plain_rms as rms_norm,
     };
     pub use super::rotary::plain as rotate;
+    pub use super::spread::plain as spread_channels;
 }

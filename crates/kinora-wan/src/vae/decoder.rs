@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use super::config::VaeConfig;
 use super::layers::{CausalConv, Loader, MidBlock, Norm, Past, ResidualBlock, Upsample};
-use super::shortcut::{copy_up, unpatchify};
+use super::shortcut::{Copies, unpatchify};
 use crate::weights::Weights;
 use crate::{Cancel, WanError, go_on};
 
@@ -35,7 +35,6 @@ struct Level {
 /// What one pass shares.
 struct Pass<'a> {
     past: &'a mut Past,
-    first: bool,
     cancel: Cancel<'a>,
     frames: Vec<Tensor>,
 }
@@ -65,19 +64,18 @@ impl DecoderNet {
         Past::new(self.slots)
     }
 
-    /// One latent frame `[1, z, h, w]` to `[T, C, H, W]` before patches are put together: one frame for a clip's
-    /// `first`, else as many as the levels make of it.
+    /// One latent frame `[1, z, h, w]` to `[T, C, H, W]` before patches are put together: one frame for a clip's first,
+    /// else as many as the levels make of it.
     pub(super) fn forward(
         &self,
         latent: &Tensor,
         past: &mut Past,
-        first: bool,
         cancel: Cancel<'_>,
     ) -> Result<Tensor, WanError> {
         let x = self.conv_in.forward(&self.post_quant.forward(latent, past)?, past)?;
         go_on(cancel)?;
         let x = self.mid.forward(&x, past)?;
-        let mut pass = Pass { past, first, cancel, frames: Vec::new() };
+        let mut pass = Pass { past, cancel, frames: Vec::new() };
         self.descend(x, &self.levels, &mut pass)?;
         Ok(Tensor::cat(&pass.frames, 0)?)
     }
@@ -140,11 +138,13 @@ impl Level {
             x = resnet.forward(&x, pass.past)?;
         }
         let Some(up) = &self.up else { return Ok(vec![x]) };
-        let frames = up.forward(&x, pass.past)?;
-        drop(x);
-        let (Some([outputs, time, space]), Some(input)) = (self.shortcut, kept) else { return Ok(frames) };
-        let copies = copy_up(&input, outputs, [time, space], pass.first)?;
-        Ok(frames.iter().zip(&copies).map(|(frame, copy)| frame + copy).collect::<Result<_, _>>()?)
+        let copies = match (self.shortcut, &kept) {
+            (Some([outputs, time, space]), Some(input)) => {
+                Some(Copies { input, outputs, factors: [time, space] })
+            }
+            _ => None,
+        };
+        up.forward(&x, copies, pass.past)
     }
 }
 

@@ -6,6 +6,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::shortcut::Copies;
 use crate::WanError;
 use crate::ops::{Conv, ConvShape, Frames, Sampling, attention, channel_norm};
 use crate::weights::Weights;
@@ -32,7 +33,8 @@ pub(super) enum Slot {
     New,
     /// It has passed the first frame on untouched.
     Skipped,
-    Frames(Tensor),
+    /// Its last frames, or one tensor of them, each `[T, C, H, W]`.
+    Frames(Vec<Tensor>),
 }
 
 impl Past {
@@ -41,15 +43,32 @@ impl Past {
     }
 }
 
-/// The last `count` frames of `past` and `x` together, in memory of their own.
-fn last_frames(past: Option<&Tensor>, x: &Tensor, count: usize) -> Result<Tensor, WanError> {
-    let frames = x.dim(0)?;
-    if frames >= count {
-        return Ok(if frames == count { x.clone() } else { x.narrow(0, frames - count, count)?.copy()? });
+impl Slot {
+    fn frames(&self) -> &[Tensor] {
+        match self {
+            Slot::Frames(frames) => frames,
+            Slot::New | Slot::Skipped => &[],
+        }
     }
-    let Some(past) = past else { return Ok(x.clone()) };
-    let kept = past.dim(0)?.min(count - frames);
-    Ok(Tensor::cat(&[&past.narrow(0, past.dim(0)? - kept, kept)?, x], 0)?)
+}
+
+/// The last `count` frames of `past` and `x` together: `x` itself where it is one, in memory of their own where it is cut.
+fn last_frames(past: &[Tensor], x: &Tensor, count: usize) -> Result<Vec<Tensor>, WanError> {
+    let frames = x.dim(0)?;
+    if frames > count {
+        return Ok(vec![x.narrow(0, frames - count, count)?.copy()?]);
+    }
+    let mut kept = vec![x.clone()];
+    let mut missing = count - frames;
+    for before in past.iter().rev() {
+        let frames = before.dim(0)?.min(missing);
+        if frames > 0 {
+            kept.push(before.narrow(0, before.dim(0)? - frames, frames)?);
+            missing -= frames;
+        }
+    }
+    kept.reverse();
+    Ok(kept)
 }
 
 /// A convolution that looks at this frame and those before it, never ahead.
@@ -77,16 +96,18 @@ impl CausalConv {
     }
 
     pub(super) fn forward(&self, x: &Tensor, past: &mut Past) -> Result<Tensor, WanError> {
+        self.forward_onto(x, None, past)
+    }
+
+    /// Added to `onto` where given.
+    fn forward_onto(&self, x: &Tensor, onto: Option<&Tensor>, past: &mut Past) -> Result<Tensor, WanError> {
         let Some(slot) = self.slot else {
-            return self.conv.forward(Frames { zeros: 0, past: None, x });
+            return self.conv.forward(Frames::alone(x), onto);
         };
         let back = self.conv.shape().kernel[0] - 1;
-        let seen = match &past.slots[slot] {
-            Slot::Frames(frames) => Some(frames),
-            Slot::New | Slot::Skipped => None,
-        };
-        let known = seen.map_or(Ok(0), |frames| frames.dim(0))?;
-        let out = self.conv.forward(Frames { zeros: back - known, past: seen, x })?;
+        let seen = past.slots[slot].frames();
+        let known: usize = seen.iter().map(|frames| frames.dims()[0]).sum();
+        let out = self.conv.forward(Frames { zeros: back - known, past: seen, x }, onto)?;
         past.slots[slot] = Slot::Frames(last_frames(seen, x, back)?);
         Ok(out)
     }
@@ -159,12 +180,15 @@ impl ResidualBlock {
 
     pub(super) fn forward(&self, x: &Tensor, past: &mut Past) -> Result<Tensor, WanError> {
         let first = self.convs[0].forward(&self.norms[0].silu(x)?, past)?;
-        let second = self.convs[1].forward(&self.norms[1].silu(&first)?, past)?;
+        let normal = self.norms[1].silu(&first)?;
         drop(first);
-        Ok(match &self.shortcut {
-            Some(shortcut) => (second + shortcut.forward(x, past)?)?,
-            None => (second + x)?,
-        })
+        match &self.shortcut {
+            Some(shortcut) => {
+                let around = shortcut.forward(x, past)?;
+                self.convs[1].forward_onto(&normal, Some(&around), past)
+            }
+            None => self.convs[1].forward_onto(&normal, Some(x), past),
+        }
     }
 }
 
@@ -200,7 +224,7 @@ impl Attention {
     fn forward(&self, x: &Tensor) -> Result<Tensor, WanError> {
         let (count, channels, height, width) = x.dims4()?;
         let normal = channel_norm(x, &self.norm.0, false)?;
-        let qkv = self.qkv.forward(Frames { zeros: 0, past: None, x: &normal })?; // [T, 3C, H, W]
+        let qkv = self.qkv.forward(Frames::alone(&normal), None)?; // [T, 3C, H, W]
         let mut frames = Vec::with_capacity(count);
         for frame in 0..count {
             let all = qkv.get(frame)?.reshape((3, channels, height * width))?.transpose(1, 2)?; // [3, H·W, C]
@@ -209,7 +233,7 @@ impl Attention {
             frames.push(out.t()?.contiguous()?.reshape((1, channels, height, width))?);
         }
         let out = Tensor::cat(&frames, 0)?;
-        Ok((self.proj.forward(Frames { zeros: 0, past: None, x: &out })? + x)?)
+        self.proj.forward(Frames::alone(&out), Some(x))
     }
 }
 
@@ -274,11 +298,11 @@ impl Downsample {
 
     /// The first chunk, of one frame, keeps it; later ones, of an even number, have half as many after.
     pub(super) fn forward(&self, x: &Tensor, past: &mut Past) -> Result<Tensor, WanError> {
-        let x = self.space.forward(Frames { zeros: 0, past: None, x })?;
+        let x = self.space.forward(Frames::alone(x), None)?;
         let Some((conv, slot)) = &self.time else { return Ok(x) };
-        let seen = std::mem::replace(&mut past.slots[*slot], Slot::Frames(last_frames(None, &x, 1)?));
+        let seen = std::mem::replace(&mut past.slots[*slot], Slot::Frames(last_frames(&[], &x, 1)?));
         match seen {
-            Slot::Frames(last) => conv.forward(Frames { zeros: 0, past: Some(&last), x: &x }),
+            Slot::Frames(last) => conv.forward(Frames { zeros: 0, past: &last, x: &x }, None),
             Slot::New | Slot::Skipped => Ok(x),
         }
     }
@@ -310,8 +334,14 @@ impl Upsample {
         Ok(Self { space, time })
     }
 
-    /// One frame `[1, C, H, W]` to one, or after the first of a clip to two where time is doubled.
-    pub(super) fn forward(&self, x: &Tensor, past: &mut Past) -> Result<Vec<Tensor>, WanError> {
+    /// One frame `[1, C, H, W]` to one, or after the first of a clip to two where time is doubled; the frames of
+    /// `copies`, where given, are added.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        copies: Option<Copies<'_>>,
+        past: &mut Past,
+    ) -> Result<Vec<Tensor>, WanError> {
         let doubled = match &self.time {
             Some(conv) => conv.forward_after_first(x, past)?,
             None => None,
@@ -321,6 +351,11 @@ impl Upsample {
             Some(doubled) => doubled.chunk(2, 1)?,
             None => vec![x.clone()],
         };
-        frames.iter().map(|frame| self.space.forward(Frames { zeros: 0, past: None, x: frame })).collect()
+        let count = frames.len();
+        let each = frames.iter().enumerate().map(|(index, frame)| {
+            let onto = copies.map(|copies| copies.frame(index, count)).transpose()?;
+            self.space.forward(Frames::alone(frame), onto.as_ref())
+        });
+        each.collect()
     }
 }

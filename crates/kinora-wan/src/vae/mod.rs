@@ -188,7 +188,7 @@ impl Decoder<'_> {
                 if first {
                     self.pasts = vec![vae.decoder.past()];
                 }
-                vae.decoder.forward(&latent, &mut self.pasts[0], first, cancel)?
+                vae.decoder.forward(&latent, &mut self.pasts[0], cancel)?
             }
         };
         Ok(decoder::finish(&x, vae.config.patch())?.to_dtype(DType::F32)?)
@@ -217,7 +217,7 @@ impl Decoder<'_> {
                 go_on(cancel)?;
                 let tile = latent.narrow(2, top, tall)?.narrow(3, left, wide)?.contiguous()?;
                 let past = pasts.next().expect("each tile has a past");
-                row.push(vae.decoder.forward(&tile, past, first, cancel)?);
+                row.push(vae.decoder.forward(&tile, past, cancel)?);
             }
             rows.push(row);
         }

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use crate::WanError;
+use crate::ops::spread_channels;
 
 /// Means over groups of a block's pixels and channels, `x` `[T, C, H, W]` to `[T/t, O, H/s, W/s]`.
 ///
@@ -22,27 +23,27 @@ pub(super) fn average_down(
     Ok(split.reshape((t, outputs, group, h, w))?.mean(2)?)
 }
 
-/// Copies of one frame's channels spread over time and space, `x` `[1, C, H, W]` to frames of `[1, O, H·s, W·s]`.
-///
-/// A clip's first chunk has only the last of them.
-pub(super) fn copy_up(
-    x: &Tensor,
-    outputs: usize,
-    [time, space]: [usize; 2],
-    first: bool,
-) -> Result<Vec<Tensor>, WanError> {
-    let (_, channels, height, width) = x.dims4()?;
-    let repeats = outputs * time * space * space / channels;
-    let copies = x.reshape((channels, 1, height, width))?.repeat((1, repeats, 1, 1))?; // every channel in a row
-    let split = copies.reshape(&[outputs, time, space, space, height, width][..])?;
-    let skipped = if first { time - 1 } else { 0 };
-    (skipped..time)
-        .map(|step| {
-            let frame = split.narrow(1, step, 1)?.squeeze(1)?; // [O, s, s, H, W]
-            let spread = frame.permute([0, 3, 1, 4, 2])?;
-            Ok(spread.reshape((1, outputs, height * space, width * space))?)
-        })
-        .collect()
+/// Copies of one frame's channels spread over time and space.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Copies<'a> {
+    /// `[1, C, H, W]`.
+    pub input: &'a Tensor,
+    pub outputs: usize,
+    /// Frames that one becomes, and pixels along a side.
+    pub factors: [usize; 2],
+}
+
+impl Copies<'_> {
+    /// Frame `index` of the last `count` ones, `[1, O, H·s, W·s]`: a clip's first chunk has only the last of them.
+    pub(super) fn frame(&self, index: usize, count: usize) -> Result<Tensor, WanError> {
+        let (_, channels, _, _) = self.input.dims4()?;
+        let [time, space] = self.factors;
+        let repeats = self.outputs * time * space * space / channels;
+        let step = time - count + index;
+        let source =
+            |output: usize, y: usize, x: usize| (((output * time + step) * space + y) * space + x) / repeats;
+        spread_channels(self.input, self.outputs, space, &source)
+    }
 }
 
 /// Squares of `side` pixels to channels: `[T, C, H, W]` to `[T, C·side², H/side, W/side]`, columns before rows.

@@ -12,13 +12,35 @@ use crate::weights::{Matrix, Numbers};
 /// Numbers in an unfolded band of one thread: what a second-level cache holds.
 const BAND_NUMBERS: usize = 1 << 18;
 
+/// What stands in the answer before anything is added: `onto` `[T', O, H', W']` or zeros, plus `bias` `[O]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start<'a> {
+    pub bias: &'a [f32],
+    pub onto: Option<&'a [f32]>,
+}
+
+impl Start<'_> {
+    fn fill(&self, t: usize, pixels: usize, out: &mut [f32]) {
+        let frame = t * out.len();
+        out.par_chunks_mut(pixels).zip(self.bias).enumerate().for_each(|(output, (plane, bias))| match self
+            .onto
+        {
+            Some(onto) => {
+                let onto = &onto[frame + output * pixels..][..pixels];
+                plane.iter_mut().zip(onto).for_each(|(out, onto)| *out = onto + bias);
+            }
+            None => plane.fill(*bias),
+        });
+    }
+}
+
 /// `[T', O, H', W']` of `frames`, each `[C, H, W]` or, where `None`, zeros.
 pub(super) fn convolve(
     frames: &[Option<&[f32]>],
     size: [usize; 2],
     shape: &ConvShape,
     weight: &Matrix,
-    bias: &[f32],
+    start: Start<'_>,
 ) -> Vec<f32> {
     let [time, space] = shape.kernel;
     let [height, width] = output_size(size, shape.sampling);
@@ -26,7 +48,7 @@ pub(super) fn convolve(
     let count = (frames.len() - time) / shape.stride + 1;
     let mut out = vec![0.0; count * shape.outputs * pixels];
     for (t, out) in out.chunks_exact_mut(shape.outputs * pixels).enumerate() {
-        out.par_chunks_mut(pixels).zip(bias).for_each(|(plane, bias)| plane.fill(*bias));
+        start.fill(t, pixels, out);
         let window = &frames[t * shape.stride..][..time];
         match (space, shape.sampling) {
             (1, _) => pointwise(out, window, pixels, shape, &widened(weight)),

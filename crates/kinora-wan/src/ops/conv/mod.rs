@@ -11,7 +11,7 @@ mod winograd;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::slices::{from_f32, with_f32};
+use super::slices::{from_f32, with_all_f32};
 use crate::WanError;
 use crate::weights::{Matrix, Weights};
 
@@ -40,12 +40,23 @@ pub struct ConvShape {
     pub flat: bool,
 }
 
-/// The frames a kernel passes over: `zeros` empty ones, then `past`, then `x`, all `[T, C, H, W]`.
+/// The frames a kernel passes over: `zeros` empty ones, then those of `past`, then of `x`, each tensor `[T, C, H, W]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Frames<'a> {
     pub zeros: usize,
-    pub past: Option<&'a Tensor>,
+    pub past: &'a [Tensor],
     pub x: &'a Tensor,
+}
+
+impl<'a> Frames<'a> {
+    /// Frames that nothing came before.
+    pub fn alone(x: &'a Tensor) -> Self {
+        Self { zeros: 0, past: &[], x }
+    }
+
+    fn tensors(&self) -> Vec<&'a Tensor> {
+        self.past.iter().chain([self.x]).collect()
+    }
 }
 
 /// A convolution with its weights.
@@ -102,15 +113,26 @@ impl Conv {
         self.shape
     }
 
-    /// `[T', O, H', W']`, where `T' = (zeros + past + T - kt) / stride + 1`.
-    pub fn forward(&self, frames: Frames<'_>) -> Result<Tensor, WanError> {
+    /// `[T', O, H', W']`, where `T' = (zeros + past + T - kt) / stride + 1`; added to `onto` where given.
+    pub fn forward(&self, frames: Frames<'_>, onto: Option<&Tensor>) -> Result<Tensor, WanError> {
         match &self.weight {
-            Weight::Kept(matrix) => self.forward_kept(frames, matrix),
-            Weight::Resident(weight) => self.forward_plain(frames, weight),
+            Weight::Kept(matrix) => self.forward_kept(frames, onto, matrix),
+            Weight::Resident(weight) => {
+                let out = self.forward_plain(frames, weight)?;
+                Ok(match onto {
+                    Some(onto) => (out + onto)?,
+                    None => out,
+                })
+            }
         }
     }
 
-    fn forward_kept(&self, frames: Frames<'_>, weight: &Matrix) -> Result<Tensor, WanError> {
+    fn forward_kept(
+        &self,
+        frames: Frames<'_>,
+        onto: Option<&Tensor>,
+        weight: &Matrix,
+    ) -> Result<Tensor, WanError> {
         let (_, channels, height, width) = frames.x.dims4()?;
         if channels != self.shape.inputs {
             let problem = format!("a convolution of {} channels was given {channels}", self.shape.inputs);
@@ -118,26 +140,22 @@ impl Conv {
         }
         let bias = self.bias.to_vec1::<f32>()?;
         let plane = channels * height * width;
-        let run = |past: &[f32], x: &[f32]| {
-            let there = past.chunks_exact(plane).chain(x.chunks_exact(plane)).map(Some);
+        let mut tensors = frames.tensors();
+        tensors.extend(onto);
+        let numbers = with_all_f32(&tensors, |slices| {
+            let (slices, onto) = slices.split_at(slices.len() - usize::from(onto.is_some()));
+            let there = slices.iter().flat_map(|slice| slice.chunks_exact(plane)).map(Some);
             let all: Vec<_> = std::iter::repeat_n(None, frames.zeros).chain(there).collect();
-            kernels::convolve(&all, [height, width], &self.shape, weight, &bias)
-        };
-        let numbers = with_f32(frames.x, |x| match frames.past {
-            Some(past) => with_f32(past, |past| run(past, x)),
-            None => Ok(run(&[], x)),
-        })??;
+            let start = kernels::Start { bias: &bias, onto: onto.first().copied() };
+            kernels::convolve(&all, [height, width], &self.shape, weight, start)
+        })?;
         let [height, width] = output_size([height, width], self.shape.sampling);
         let count = numbers.len() / (self.shape.outputs * height * width);
         Ok(from_f32(numbers, (count, self.shape.outputs, height, width))?)
     }
 
     fn forward_plain(&self, frames: Frames<'_>, weight: &Tensor) -> Result<Tensor, WanError> {
-        let joined = match frames.past {
-            Some(past) => Tensor::cat(&[past, frames.x], 0)?,
-            None => frames.x.clone(),
-        };
-        let all = joined.pad_with_zeros(0, frames.zeros, 0)?;
+        let all = Tensor::cat(&frames.tensors(), 0)?.pad_with_zeros(0, frames.zeros, 0)?;
         let (count, _, height, width) = all.dims4()?;
         let [time, space] = self.shape.kernel;
         let outputs = (count - time) / self.shape.stride + 1;

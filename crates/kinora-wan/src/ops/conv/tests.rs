@@ -95,16 +95,20 @@ proptest! {
         let weight = tensor(seed, &[outputs, inputs, kernel[0], kernel[1], kernel[1]]);
         let bias = tensor(seed + 1, &[outputs]);
         let x = tensor(seed + 2, &[frames, inputs, height, width]);
-        let before = (past > 0).then(|| tensor(seed + 3, &[past, inputs, height, width]));
-        let window = Frames { zeros: back - past, past: before.as_ref(), x: &x };
+        let before: Vec<_> = (0..past).map(|t| tensor(seed + 3 + t as u64, &[1, inputs, height, width])).collect();
+        let window = Frames { zeros: back - past, past: &before, x: &x };
 
-        let kept = Conv::new(shape, &weight, &bias, true).unwrap().forward(window).unwrap();
-        let plain = Conv::new(shape, &weight, &bias, false).unwrap().forward(window).unwrap();
+        let kept = Conv::new(shape, &weight, &bias, true).unwrap().forward(window, None).unwrap();
+        let plain = Conv::new(shape, &weight, &bias, false).unwrap().forward(window, None).unwrap();
         let scale = ((inputs * kernel[0] * kernel[1] * kernel[1]) as f32).sqrt();
         prop_assert!(largest_difference(&kept, &plain) < 2e-6 * scale);
 
-        let joined = before.map_or(x.clone(), |before| Tensor::cat(&[&before, &x], 0).unwrap());
-        let joined = joined.pad_with_zeros(0, back - past, 0).unwrap();
+        let onto = tensor(seed + 9, kept.dims());
+        let added = Conv::new(shape, &weight, &bias, true).unwrap().forward(window, Some(&onto)).unwrap();
+        prop_assert!(largest_difference(&added, &(&kept + &onto).unwrap()) < 1e-6 * scale);
+
+        let all: Vec<_> = before.iter().chain([&x]).collect();
+        let joined = Tensor::cat(&all, 0).unwrap().pad_with_zeros(0, back - past, 0).unwrap();
         let (count, _, rows, columns) = kept.dims4().unwrap();
         let at = [seed as usize % count, seed as usize % outputs, seed as usize % rows, seed as usize % columns];
         let bias: Vec<f32> = bias.to_vec1().unwrap();
@@ -129,10 +133,11 @@ fn blocks_join_without_a_seam() {
     let bias = tensor(2, &[9]);
     let x = tensor(3, &[1, 200, 130, 150]);
     let past = tensor(4, &[2, 200, 130, 150]);
-    let window = Frames { zeros: 0, past: Some(&past), x: &x };
-    let kept = Conv::new(shape, &weight, &bias, true).unwrap().forward(window).unwrap();
-    let plain = Conv::new(shape, &weight, &bias, false).unwrap().forward(window).unwrap();
+    let window = Frames { zeros: 0, past: &[past], x: &x };
+    let kept = Conv::new(shape, &weight, &bias, true).unwrap().forward(window, None).unwrap();
+    let plain = Conv::new(shape, &weight, &bias, false).unwrap().forward(window, None).unwrap();
     assert!(largest_difference(&kept, &plain) < 2e-4);
-    let shifted = Conv::new(shape, &weight, &(bias + 1e-3).unwrap(), true).unwrap().forward(window).unwrap();
+    let shifted =
+        Conv::new(shape, &weight, &(bias + 1e-3).unwrap(), true).unwrap().forward(window, None).unwrap();
     assert!(largest_difference(&shifted, &plain) > 5e-4, "a difference is noticed");
 }
