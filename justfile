@@ -16,6 +16,7 @@ check:
 bench:
     scripts/bench-animate
     scripts/bench-service
+    scripts/bench-wan
 
 # Everything that continuous integration runs
 ci:

@@ -2,17 +2,16 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device};
 use kinora_engine::{
     ClipFormat, Engine, EngineError, FrameSink, GenerateSpec, Generated, Monitor, Picture, SinkError,
 };
 use serde_json::json;
 
-use crate::WanError;
 use crate::condition::Family;
 use crate::model::Target;
 use crate::picture::Size;
 use crate::pipeline::{Pipeline, Settings, open};
+use crate::{Needs, WanError};
 
 /// What is said of files that were whole when the engine was opened.
 const FILES: &str = "the model's files cannot be used any more; `kinora doctor --model DIR` says why";
@@ -24,9 +23,8 @@ pub struct WanEngine {
 }
 
 impl WanEngine {
-    /// Opens the model in `folder` to compute in f32 on the CPU. Everything that can be checked without computing is.
-    pub fn open(folder: &Path, settings: Settings) -> Result<Self, WanError> {
-        let target = Target { dtype: DType::F32, device: Device::Cpu };
+    /// Opens the model in `folder` to compute as `target` says. Everything that can be checked without computing is.
+    pub fn open(folder: &Path, target: Target, settings: Settings) -> Result<Self, WanError> {
         Ok(Self { pipeline: open(folder, target, settings)? })
     }
 }
@@ -71,6 +69,11 @@ impl Engine for WanEngine {
 }
 
 impl WanEngine {
+    /// What a clip takes of the machine's memory.
+    pub fn needs(&self) -> Result<Needs, WanError> {
+        self.pipeline.needs()
+    }
+
     fn model_name(&self) -> String {
         let folder = &self.pipeline.model().folder;
         folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())

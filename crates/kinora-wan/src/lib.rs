@@ -11,6 +11,7 @@ pub mod condition;
 pub mod dit;
 mod engine;
 mod error;
+pub mod measure;
 pub mod model;
 pub mod ops;
 pub mod picture;
@@ -22,4 +23,4 @@ pub mod weights;
 
 pub use engine::WanEngine;
 pub use error::{Cancel, WanError, go_on};
-pub use pipeline::Settings;
+pub use pipeline::{Needs, Settings};

@@ -40,6 +40,18 @@ pub struct Target {
     pub device: Device,
 }
 
+impl Target {
+    /// The CPU, in f32.
+    pub fn cpu_f32() -> Self {
+        Self { dtype: DType::F32, device: Device::Cpu }
+    }
+
+    /// The CPU, with what is multiplied rounded to bf16 and all else in f32.
+    pub fn cpu_bf16() -> Self {
+        Self { dtype: DType::BF16, device: Device::Cpu }
+    }
+}
+
 /// Adapters for the transformers.
 #[derive(Debug, Clone, Default)]
 pub struct Adapters {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device, Tensor};
 use kinora_engine::{ClipDuration, FrameSink, GenerateSpec, Monitor, Noise, Picture, Progress, StageTime};
 
-use crate::condition::Condition;
+use crate::condition::{Condition, Family};
 use crate::dit::{Clip, Dit};
 use crate::model::{Adapters, Model};
 use crate::picture::{Size, best_size, fit, to_rgb, to_tensor};
@@ -52,8 +52,24 @@ pub struct Settings {
 pub struct Pipeline {
     model: Model,
     settings: Settings,
+    /// Bytes that the text encoder works with.
+    text_bytes: u64,
     /// Prompts and their states, the latest first.
     states: Mutex<VecDeque<(String, Tensor)>>,
+}
+
+/// What one clip takes of the machine's memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs {
+    pub size: Size,
+    pub frames: usize,
+    /// The stage that takes most.
+    pub stage: &'static str,
+    /// Bytes that it works with: they must be had.
+    pub working_bytes: u64,
+    /// Bytes of the transformer's weights, which every step reads: they stay in their files, and what memory does not
+    /// hold of them is read from the disk again.
+    pub weights_bytes: u64,
 }
 
 /// How one clip of a job is made.
@@ -83,9 +99,10 @@ const PARTS: [Stages; 2] = [
 pub type Tap<'a> = &'a mut dyn FnMut(&Tensor);
 
 impl Pipeline {
-    /// Checks `settings` against `model`.
+    /// Checks `settings` against `model`, and that the model's text encoder can be opened.
     pub fn new(model: Model, settings: Settings) -> Result<Self, WanError> {
-        let pipeline = Self { model, settings, states: Mutex::default() };
+        let text_bytes = model.text()?.working_bytes();
+        let pipeline = Self { model, settings, text_bytes, states: Mutex::default() };
         pipeline.check()?;
         Ok(pipeline)
     }
@@ -108,6 +125,30 @@ impl Pipeline {
     pub fn frames(&self, duration: ClipDuration) -> usize {
         let frames = self.clip_frames();
         frames + (parts(duration) - 1) * (frames - 1)
+    }
+
+    /// What a clip of a picture 16 wide and 9 high, or of the size that was set, takes of the machine's memory.
+    pub fn needs(&self) -> Result<Needs, WanError> {
+        let size = self.size(Size { width_px: 16, height_px: 9 });
+        let (model, frames) = (&self.model, self.clip_frames());
+        let Size { width_px, height_px } = size;
+        let scale = model.vae.spatial_scale();
+        let latent = [(frames - 1) / model.vae.temporal_scale() + 1, height_px / scale, width_px / scale];
+        // In one family the encoder sees the picture alone, in the other all frames of the clip.
+        let encoded = match model.family {
+            Family::PerTokenTimes => 1,
+            Family::Concatenated => frames,
+        };
+        let pixels = (encoded * 3 * width_px * height_px * size_of::<f32>()) as u64;
+        let stages = [
+            ("text", self.text_bytes),
+            ("image", model.vae.encoding_bytes([height_px, width_px], encoded) + 2 * pixels),
+            ("denoise", model.dit.working_bytes(latent)),
+            ("decode", model.vae.decoding_bytes([height_px, width_px], self.settings.vae_tile)?),
+        ];
+        let (stage, working_bytes) =
+            stages.into_iter().max_by_key(|(_, bytes)| *bytes).expect("there are stages");
+        Ok(Needs { size, frames, stage, working_bytes, weights_bytes: model.dit.weights_bytes() })
     }
 
     fn clip_frames(&self) -> usize {
@@ -400,7 +441,5 @@ impl Pipeline {
 /// Opens `folder` with `settings`.
 pub fn open(folder: &Path, target: crate::model::Target, settings: Settings) -> Result<Pipeline, WanError> {
     let model = Model::open_adapted(folder, target, &settings.loras)?;
-    // Whatever is wrong with the text encoder is told now, not at the first clip.
-    model.text()?;
     Pipeline::new(model, settings)
 }

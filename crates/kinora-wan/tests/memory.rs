@@ -1,12 +1,15 @@
-//! How much memory decoding takes, counted by an allocator of its own: hence a binary of its own, with one test.
+//! How much memory the stages take, counted by an allocator of its own: hence a binary of its own, whose tests take turns.
 
-#![allow(unsafe_code, clippy::unwrap_used)]
+#![allow(unsafe_code, clippy::unwrap_used, clippy::print_stdout)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
+use kinora_wan::dit::{Dit, TokenTimes};
+use kinora_wan::text::Encoder;
 use kinora_wan::vae::Vae;
 
 struct Counting;
@@ -33,28 +36,129 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Bytes at most above what was held before, while a clip of `frames` latent frames is decoded and thrown away.
-fn peak_bytes(vae: &Vae, frames: usize, tile: Option<usize>) -> usize {
-    let latent = Tensor::ones((1, vae.latent_channels(), 1, 8, 10), DType::F32, &Device::Cpu).unwrap();
+/// One test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Bytes at most above what was held before, while `work` is done.
+fn peak_bytes(work: impl FnOnce()) -> usize {
     let before = NOW.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
+    work();
+    MOST.load(Ordering::Relaxed) - before
+}
+
+fn model(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens/models").join(name)
+}
+
+fn vae(name: &str) -> Vae {
+    Vae::load(&model(name).join("vae"), &Device::Cpu, DType::F32).unwrap()
+}
+
+/// Decodes a clip of `frames` latent frames of `size` and throws it away.
+fn decode(vae: &Vae, size: [usize; 2], frames: usize, tile: Option<usize>) {
+    let shape = (1, vae.latent_channels(), 1, size[0], size[1]);
+    let latent = Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap();
     let mut decoder = vae.decoder(tile).unwrap();
     for _ in 0..frames {
         decoder.push(&latent, &|| false).unwrap();
     }
-    MOST.load(Ordering::Relaxed) - before
 }
 
 #[test]
 fn memory_does_not_grow_with_the_clip() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens/models");
+    let _turn = alone();
     for name in ["ti2v", "i2v"] {
-        let vae = Vae::load(&root.join(name).join("vae"), &Device::Cpu, DType::F32).unwrap();
-        peak_bytes(&vae, 1, None); // threads start, tables are made
+        let vae = vae(name);
+        decode(&vae, [8, 10], 1, None); // threads start, tables are made
         for tile in [None, Some(4 * vae.spatial_scale())] {
-            let [short, long] = [4, 16].map(|frames| peak_bytes(&vae, frames, tile));
+            let [short, long] = [4, 16].map(|frames| peak_bytes(|| decode(&vae, [8, 10], frames, tile)));
             println!("{name} {tile:?}: {short} bytes for 4 latent frames, {long} for 16");
             assert!(long < short + short / 20, "{name} {tile:?}: {long} bytes after {short}");
         }
     }
+}
+
+/// What was told beforehand must be enough, and not so much that clips are refused that would fit.
+#[derive(Default)]
+struct Told(Vec<String>);
+
+impl Told {
+    fn compare(&mut self, what: &str, told: u64, took: usize) {
+        let ratio = told as f64 / took as f64;
+        println!("{what}: told {told}, took {took}, {ratio:.2}");
+        if !(1.0..1.8).contains(&ratio) {
+            self.0.push(format!("{what}: told {told} bytes, took {took}"));
+        }
+    }
+
+    fn end(self) {
+        assert!(self.0.is_empty(), "{:#?}", self.0);
+    }
+}
+
+#[test]
+fn the_vae_tells_what_it_will_take() {
+    let _turn = alone();
+    let mut told = Told::default();
+    for name in ["ti2v", "i2v"] {
+        let vae = vae(name);
+        let scale = vae.spatial_scale();
+        for latent in [[12, 16], [24, 14]] {
+            let size = latent.map(|side| side * scale);
+            for tile in [None, Some(6 * scale)] {
+                let took = peak_bytes(|| decode(&vae, latent, 3, tile));
+                let bytes = vae.decoding_bytes(size, tile).unwrap();
+                told.compare(&format!("{name} decodes {size:?} in {tile:?}"), bytes, took);
+            }
+            for frames in [1, 9] {
+                let clip = Tensor::zeros((1, 3, frames, size[0], size[1]), DType::F32, &Device::Cpu).unwrap();
+                let took = peak_bytes(|| drop(vae.encode(&clip, &|| false).unwrap()));
+                told.compare(
+                    &format!("{name} encodes {frames} of {size:?}"),
+                    vae.encoding_bytes(size, frames),
+                    took,
+                );
+            }
+        }
+    }
+    told.end();
+}
+
+#[test]
+fn the_transformer_tells_what_it_will_take() {
+    let _turn = alone();
+    let mut told = Told::default();
+    for dtype in [DType::F32, DType::BF16] {
+        let dit = Dit::load(&model("ti2v").join("transformer"), (dtype, &Device::Cpu)).unwrap();
+        for grid in [[3, 64, 96], [1, 96, 96]] {
+            let [frames, height, width] = grid;
+            let shape = (1, dit.config().in_channels, frames, height, width);
+            let latents = Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap();
+            let states = Tensor::ones((1, 512, dit.config().text_dim), DType::F32, &Device::Cpu).unwrap();
+            let text = dit.project_text(&states).unwrap();
+            let times = TokenTimes::same(500.0, frames * height * width / 4);
+            let took = peak_bytes(|| {
+                let clip = dit.clip(grid).unwrap();
+                drop(dit.forward(&clip, &latents, &times, &text, &|| false).unwrap());
+            });
+            told.compare(&format!("{dtype:?} {grid:?}"), dit.working_bytes(grid), took);
+        }
+    }
+    told.end();
+}
+
+#[test]
+fn the_text_encoder_tells_what_it_will_take() {
+    let _turn = alone();
+    let mut told = Told::default();
+    for name in ["ti2v", "i2v"] {
+        let encoder = Encoder::load(&model(name).join("text_encoder"), (DType::F32, &Device::Cpu)).unwrap();
+        let took = peak_bytes(|| drop(encoder.forward(&[5; 512], &|| false).unwrap()));
+        told.compare(name, encoder.working_bytes(), took);
+    }
+    told.end();
 }

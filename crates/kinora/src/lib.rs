@@ -12,6 +12,7 @@ pub mod intake;
 pub mod jobs;
 pub mod keys;
 pub mod library;
+pub mod machine;
 pub mod models;
 pub mod observe;
 pub mod produce;

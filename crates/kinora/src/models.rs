@@ -1,12 +1,14 @@
 //! The model that is served, and by which engine.
 
 mod choice;
+mod fit;
 
 use clap::ValueEnum;
 use kinora_engine::{Engine, EngineError, GenerateSpec, Monitor, MotionEngine, Picture};
 use serde_json::{Value, json};
 
-pub use choice::{ChoiceError, EngineChoice};
+pub use choice::{ChoiceError, Dtype, EngineChoice, parse_size};
+pub use fit::{Fit, gigabytes};
 
 /// The hosted model's name, served for compatibility; Kinora is not affiliated with its makers.
 pub const MODEL: &str = "Kling-Image2Video-V2.1-Standard";

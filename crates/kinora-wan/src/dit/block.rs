@@ -5,12 +5,13 @@ use candle_core::{DType, Tensor};
 use super::{DitConfig, Place, Rotary};
 use crate::WanError;
 use crate::ops::{
-    Linear, Modulation, attention, gated_add, gelu, layer_norm, modulated_layer_norm, rms_norm, rotate,
+    Linear, Modulation, Products, attention, gated_add, gelu, layer_norm, modulated_layer_norm, rms_norm,
+    rotate,
 };
 use crate::weights::Weights;
 
 /// Tokens that go through the feed-forward layer at a time, so that its wide middle never holds a whole clip.
-const FEED_FORWARD_TOKENS: usize = 2048;
+pub(super) const FEED_FORWARD_TOKENS: usize = 2048;
 
 #[derive(Debug)]
 pub(super) struct Block {
@@ -64,23 +65,40 @@ impl Block {
         rotary: &Rotary,
     ) -> Result<Tensor, WanError> {
         let table = self.table.broadcast_add(&time_table.to_dtype(DType::F32)?)?; // [R, 6, D]
-        let part = |index| -> Result<Tensor, WanError> { Ok(table.get_on_dim(1, index)?.contiguous()?) };
-        let (shift, scale, gate) = (part(0)?, part(1)?, part(2)?);
-        let normed = modulated_layer_norm(x, self.eps, Modulation { scale: &scale, shift: &shift, runs })?;
-        let seen = self.attn1.forward(&normed, &normed, Some(rotary))?;
-        let x = gated_add(x, &seen, &gate.to_dtype(x.dtype())?, runs)?;
+        // Each part is a function of its own, so that what it worked with is gone before the next begins.
+        let x = {
+            let look = |normed: &Tensor| self.attn1.forward(normed, normed, Some(rotary));
+            self.read(&self.modulated(x, &table, 0, runs, look)?, text)?
+        };
+        self.modulated(&x, &table, 3, runs, |normed| self.ffn.forward(normed))
+    }
 
+    /// `x + gate · part(x normalised, scaled and shifted)`; shift, scale and gate stand in the table from `first` on.
+    fn modulated(
+        &self,
+        x: &Tensor,
+        table: &Tensor,
+        first: usize,
+        runs: &[usize],
+        part: impl FnOnce(&Tensor) -> Result<Tensor, WanError>,
+    ) -> Result<Tensor, WanError> {
+        let row =
+            |index| -> Result<Tensor, WanError> { Ok(table.get_on_dim(1, first + index)?.contiguous()?) };
+        let (shift, scale, gate) = (row(0)?, row(1)?, row(2)?);
+        let by = Modulation { scale: &scale, shift: &shift, runs };
+        let out = part(&modulated_layer_norm(x, self.eps, by)?)?;
+        gated_add(x, &out, &gate.to_dtype(x.dtype())?, runs)
+    }
+
+    /// x and what it reads in the text.
+    fn read(&self, x: &Tensor, text: &Tensor) -> Result<Tensor, WanError> {
         let read = match &self.norm2 {
             Some((weight, bias)) => {
-                self.attn2.forward(&layer_norm(&x, weight, bias, self.eps)?, text, None)?
+                self.attn2.forward(&layer_norm(x, weight, bias, self.eps)?, text, None)?
             }
-            None => self.attn2.forward(&x, text, None)?,
+            None => self.attn2.forward(x, text, None)?,
         };
-        let x = (x + read)?;
-
-        let (shift, scale, gate) = (part(3)?, part(4)?, part(5)?);
-        let normed = modulated_layer_norm(&x, self.eps, Modulation { scale: &scale, shift: &shift, runs })?;
-        gated_add(&x, &self.ffn.forward(&normed)?, &gate.to_dtype(x.dtype())?, runs)
+        Ok((x + read)?)
     }
 }
 
@@ -93,6 +111,7 @@ struct Attention {
     norm_q: Tensor,
     norm_k: Tensor,
     heads: usize,
+    products: Products,
     eps: f64,
 }
 
@@ -109,6 +128,7 @@ impl Attention {
             norm_q: norm("norm_q")?,
             norm_k: norm("norm_k")?,
             heads: config.num_attention_heads,
+            products: Products::of(place.0),
             eps: config.eps,
         })
     }
@@ -122,7 +142,9 @@ impl Attention {
             q = rotate(&q, cos, sin)?;
             k = rotate(&k, cos, sin)?;
         }
-        self.to_out.forward(&attention(&q, &k, &v, self.heads)?)
+        let seen = attention(&q, &k, &v, self.heads, self.products)?;
+        drop((q, k, v));
+        self.to_out.forward(&seen)
     }
 }
 

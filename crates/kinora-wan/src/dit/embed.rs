@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{DitConfig, Place};
 use crate::WanError;
-use crate::ops::{Linear, gelu};
+use crate::ops::{Linear, gelu, tensor_dtype};
 use crate::weights::Weights;
 
 /// The longest period of the sinusoids of time.
@@ -63,15 +63,18 @@ pub(super) struct TimeEmbedding {
 impl TimeEmbedding {
     pub(super) fn load(weights: &Weights, config: &DitConfig, place: Place<'_>) -> Result<Self, WanError> {
         let (width, prefix) = (config.width(), "condition_embedder");
-        let linear = |name: &str, outputs, inputs| {
-            Linear::load(weights, &format!("{prefix}.{name}"), &[outputs, inputs], true, place)
+        let linear = |name: &str, outputs, inputs, dtype| {
+            let name = format!("{prefix}.{name}");
+            Linear::load(weights, &name, &[outputs, inputs], true, (dtype, place.1))
         };
+        // The reference keeps the first two in f32 whatever the rest is; that is how time stays as fine as it is.
+        let first = tensor_dtype(place);
         Ok(Self {
-            linear_1: linear("time_embedder.linear_1", width, config.freq_dim)?,
-            linear_2: linear("time_embedder.linear_2", width, width)?,
-            proj: linear("time_proj", 6 * width, width)?,
+            linear_1: linear("time_embedder.linear_1", width, config.freq_dim, first)?,
+            linear_2: linear("time_embedder.linear_2", width, width, first)?,
+            proj: linear("time_proj", 6 * width, width, place.0)?,
             freq_dim: config.freq_dim,
-            place: (place.0, place.1.clone()),
+            place: (first, place.1.clone()),
         })
     }
 

@@ -9,6 +9,7 @@
 mod block;
 mod config;
 mod embed;
+mod memory;
 mod rope;
 
 use std::path::Path;
@@ -22,7 +23,7 @@ pub use embed::sinusoids;
 use embed::{Patches, TextProjection, TimeEmbedding};
 pub use rope::Rotary;
 
-use crate::ops::{Linear, Modulation, modulated_layer_norm};
+use crate::ops::{Linear, Modulation, Products, modulated_layer_norm, tensor_dtype};
 use crate::weights::{Lora, Weights};
 use crate::{Cancel, WanError, go_on};
 
@@ -38,6 +39,9 @@ pub struct Dit {
     text: TextProjection,
     blocks: Vec<Block>,
     head: Head,
+    products: Products,
+    weights_bytes: u64,
+    /// Of tensors.
     dtype: DType,
     device: Device,
 }
@@ -77,19 +81,25 @@ impl Dit {
     }
 
     /// The same with adapters beside its layers.
-    pub fn load_adapted(folder: &Path, loras: &[Lora], (dtype, device): Place<'_>) -> Result<Self, WanError> {
+    pub fn load_adapted(folder: &Path, loras: &[Lora], place: Place<'_>) -> Result<Self, WanError> {
         let config = DitConfig::read(&folder.join("config.json"))?;
-        let weights = Weights::open(folder)?.adapted(loras)?;
-        let place = (dtype, device);
+        Self::of(config, &Weights::open(folder)?.adapted(loras)?, place)
+    }
+
+    /// The transformer of `config` with `weights`.
+    pub fn of(config: DitConfig, weights: &Weights, place: Place<'_>) -> Result<Self, WanError> {
+        let (dtype, device) = (tensor_dtype(place), place.1);
         Ok(Self {
-            patches: Patches::load(&weights, &config, place)?,
-            time: TimeEmbedding::load(&weights, &config, place)?,
-            text: TextProjection::load(&weights, &config, place)?,
+            patches: Patches::load(weights, &config, place)?,
+            time: TimeEmbedding::load(weights, &config, place)?,
+            text: TextProjection::load(weights, &config, place)?,
             blocks: (0..config.num_layers)
-                .map(|index| Block::load(&weights, &config, index, place))
+                .map(|index| Block::load(weights, &config, index, place))
                 .collect::<Result<_, _>>()?,
-            head: Head::load(&weights, &config, place)?,
+            head: Head::load(weights, &config, place)?,
             config,
+            products: Products::of(place.0),
+            weights_bytes: weights.size_bytes(),
             dtype,
             device: device.clone(),
         })
@@ -97,6 +107,11 @@ impl Dit {
 
     pub fn config(&self) -> &DitConfig {
         &self.config
+    }
+
+    /// Bytes of the weights as they are stored.
+    pub fn weights_bytes(&self) -> u64 {
+        self.weights_bytes
     }
 
     /// What the steps over latents `[1, C, f, h, w]` of this size share.

@@ -6,23 +6,37 @@
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
+use super::Products;
+use super::attention_bf16;
 use super::matmul::{Mat, MatMut, Threads, multiply_add};
 use super::simd::{exp, vectorised};
 use super::slices::{from_f32, is_cpu_f32, with_f32};
 use crate::WanError;
 
 /// Queries in a tile and keys in a block: their scores, and the tile's result, stay in a second-level cache.
-const QUERIES: usize = 128;
+pub(super) const QUERIES: usize = 120;
 const KEYS: usize = 512;
 
 /// `softmax(q kᵀ / √K) v` for each of `heads` heads: q `[N, A·K]`, k and v `[L, A·K]`, answer `[N, A·K]`.
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor, WanError> {
+///
+/// `products` holds on the CPU; elsewhere the tensors' own type says how numbers are multiplied.
+pub fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    products: Products,
+) -> Result<Tensor, WanError> {
     if !(is_cpu_f32(q) && is_cpu_f32(k) && is_cpu_f32(v)) {
         return plain(q, k, v, heads);
     }
     let ((tokens, width), (keys, _)) = (q.dims2()?, k.dims2()?);
     let shape = Shape { tokens, keys, width, head_width: width / heads };
-    let out = with_f32(q, |q| with_f32(k, |k| with_f32(v, |v| tiled(q, k, v, shape))))???;
+    let tiled = match products {
+        Products::F32 => tiled,
+        Products::Bf16 => attention_bf16::tiled,
+    };
+    let out = with_f32(q, |q| with_f32(k, |k| with_f32(v, |v| tiled(Inputs { q, k, v }, shape))))???;
     Ok(from_f32(out, (tokens, width))?)
 }
 
@@ -46,22 +60,22 @@ pub fn softmax(scores: &Tensor) -> Result<Tensor, WanError> {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Shape {
-    tokens: usize,
-    keys: usize,
-    width: usize,
-    head_width: usize,
+pub(super) struct Shape {
+    pub tokens: usize,
+    pub keys: usize,
+    pub width: usize,
+    pub head_width: usize,
 }
 
-/// A tile of queries, and all keys and values.
+/// Queries, all of them or those of a tile, and all keys and values.
 #[derive(Debug, Clone, Copy)]
-struct Inputs<'a> {
-    q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
+pub(super) struct Inputs<'a> {
+    pub q: &'a [f32],
+    pub k: &'a [f32],
+    pub v: &'a [f32],
 }
 
-fn tiled(q: &[f32], k: &[f32], v: &[f32], shape: Shape) -> Vec<f32> {
+fn tiled(Inputs { q, k, v }: Inputs<'_>, shape: Shape) -> Vec<f32> {
     let Shape { tokens, width, head_width, .. } = shape;
     let mut out = vec![0.0; tokens * width];
     out.par_chunks_mut(QUERIES * width).enumerate().for_each_init(
@@ -81,11 +95,48 @@ fn tiled(q: &[f32], k: &[f32], v: &[f32], shape: Shape) -> Vec<f32> {
 struct Scratch {
     /// `[QUERIES, KEYS]`: scores of the current block, then their powers.
     scores: Vec<f32>,
+    softmax: RunningSoftmax,
+}
+
+/// A softmax over keys that come block by block.
+#[derive(Debug, Default)]
+pub(super) struct RunningSoftmax {
     /// For each query: the largest score so far, and the sum of powers relative to it.
     largest: Vec<f32>,
     sums: Vec<f32>,
     /// For each query: what the sums so far shrink by as a larger score appears.
     shrink: Vec<f32>,
+}
+
+impl RunningSoftmax {
+    pub(super) fn begin(&mut self, queries: usize) {
+        for (room, start) in
+            [(&mut self.largest, f32::NEG_INFINITY), (&mut self.sums, 0.0), (&mut self.shrink, 0.0)]
+        {
+            room.clear();
+            room.resize(queries, start);
+        }
+    }
+
+    /// Turns scores `[queries, block]` into powers.
+    pub(super) fn step(&mut self, scores: &mut [f32], block: usize) {
+        running_softmax(scores, block, &mut self.largest, &mut self.sums, &mut self.shrink);
+    }
+
+    /// Shrinks what was added so far: columns `from..from + head_width` of `out` `[queries, width]`.
+    pub(super) fn shrink(&self, out: &mut [f32], from: usize, [width, head_width]: [usize; 2]) {
+        for (row, &shrink) in out.chunks_mut(width).zip(&self.shrink) {
+            row[from..from + head_width].iter_mut().for_each(|number| *number *= shrink);
+        }
+    }
+
+    /// Divides by the sums of powers.
+    pub(super) fn finish(&self, out: &mut [f32], from: usize, [width, head_width]: [usize; 2]) {
+        for (row, &sum) in out.chunks_mut(width).zip(&self.sums) {
+            let factor = 1.0 / sum;
+            row[from..from + head_width].iter_mut().for_each(|number| *number *= factor);
+        }
+    }
 }
 
 impl Scratch {
@@ -95,12 +146,7 @@ impl Scratch {
         let queries = q.len() / width;
         let scale = 1.0 / (head_width as f32).sqrt();
         self.scores.resize(QUERIES * KEYS, 0.0);
-        for (room, start) in
-            [(&mut self.largest, f32::NEG_INFINITY), (&mut self.sums, 0.0), (&mut self.shrink, 0.0)]
-        {
-            room.clear();
-            room.resize(queries, start);
-        }
+        self.softmax.begin(queries);
         let q = Mat::rows(&q[from..], queries, head_width, width);
         for first in (0..keys).step_by(KEYS) {
             let block = KEYS.min(keys - first);
@@ -110,19 +156,14 @@ impl Scratch {
             let scores = &mut self.scores[..queries * block];
             let mut into = MatMut { numbers: scores, rows: queries, columns: block, row_stride: block };
             multiply_add(&mut into, 0.0, q, k.transposed(), scale, Threads::One);
-            running_softmax(scores, block, &mut self.largest, &mut self.sums, &mut self.shrink);
-            for (row, &shrink) in out.chunks_mut(width).zip(&self.shrink) {
-                row[from..from + head_width].iter_mut().for_each(|number| *number *= shrink);
-            }
+            self.softmax.step(scores, block);
+            self.softmax.shrink(out, from, [width, head_width]);
             let powers = Mat::rows(scores, queries, block, block);
             let numbers = &mut out[from..];
             let mut into = MatMut { numbers, rows: queries, columns: head_width, row_stride: width };
             multiply_add(&mut into, 1.0, powers, v, 1.0, Threads::One);
         }
-        for (row, &sum) in out.chunks_mut(width).zip(&self.sums) {
-            let factor = 1.0 / sum;
-            row[from..from + head_width].iter_mut().for_each(|number| *number *= factor);
-        }
+        self.softmax.finish(out, from, [width, head_width]);
     }
 }
 

@@ -1,14 +1,17 @@
 //! `y = x Wᵀ + b`, with the weight where it is best kept.
 //!
-//! On the CPU in f32 the weight stays in its mapped file: f32 is multiplied in place, and bf16 or f16 is widened a band
-//! of rows at a time, so a checkpoint costs no memory of its own and half-width weights are never held twice.
+//! On the CPU the weight stays in its mapped file: for products in f32, f32 is multiplied in place, and bf16 or f16 is
+//! widened a band of rows at a time; for products in bf16 both sides are laid out for the kernel, a part at a time. So a
+//! checkpoint costs no memory of its own and half-width weights are never held twice.
 //! Elsewhere the weight is copied to the device once.
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
+use super::bf16::add_product;
 use super::matmul::{Mat, MatMut, Threads, multiply_add};
 use super::slices::{from_f32, with_f32};
+use super::{Products, tensor_dtype};
 use crate::WanError;
 use crate::weights::{LowRank, Matrix, Numbers, Weights, apply_low_rank};
 
@@ -25,7 +28,7 @@ pub struct Linear {
 
 #[derive(Debug)]
 enum Weight {
-    Kept(Matrix),
+    Kept(Matrix, Products),
     Resident(Tensor),
 }
 
@@ -41,11 +44,12 @@ impl Linear {
     ) -> Result<Self, WanError> {
         let matrix = weights.matrix(&format!("{name}.weight"), shape)?;
         let outputs = matrix.rows();
+        let tensors = tensor_dtype((dtype, device));
         let bias = match biased {
-            true => Some(weights.tensor(&format!("{name}.bias"), outputs, dtype, device)?),
+            true => Some(weights.tensor(&format!("{name}.bias"), outputs, tensors, device)?),
             false => None,
         };
-        let adapters = weights.low_rank(name, [outputs, matrix.columns()], (dtype, device))?;
+        let adapters = weights.low_rank(name, [outputs, matrix.columns()], (tensors, device))?;
         Ok(Self { adapters, ..Self::new(matrix, bias, (dtype, device))? })
     }
 
@@ -55,8 +59,8 @@ impl Linear {
         bias: Option<Tensor>,
         (dtype, device): (DType, &Device),
     ) -> Result<Self, WanError> {
-        let weight = match dtype == DType::F32 && device.is_cpu() {
-            true => Weight::Kept(weight),
+        let weight = match tensor_dtype((dtype, device)) == DType::F32 && device.is_cpu() {
+            true => Weight::Kept(weight, Products::of(dtype)),
             false => Weight::Resident(weight.to_tensor(dtype, device)?),
         };
         Ok(Self { weight, bias, adapters: Vec::new() })
@@ -65,14 +69,14 @@ impl Linear {
     /// `[N, inputs]` to `[N, outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, WanError> {
         let out = match (&self.weight, &self.bias) {
-            (Weight::Kept(matrix), _) => self.forward_kept(x, matrix)?,
+            (Weight::Kept(matrix, products), _) => self.forward_kept(x, matrix, *products)?,
             (Weight::Resident(weight), Some(bias)) => x.matmul(&weight.t()?)?.broadcast_add(bias)?,
             (Weight::Resident(weight), None) => x.matmul(&weight.t()?)?,
         };
         apply_low_rank(&self.adapters, x, out)
     }
 
-    fn forward_kept(&self, x: &Tensor, weight: &Matrix) -> Result<Tensor, WanError> {
+    fn forward_kept(&self, x: &Tensor, weight: &Matrix, products: Products) -> Result<Tensor, WanError> {
         let (tokens, inputs) = x.dims2()?;
         if inputs != weight.columns() {
             let problem = format!("a layer of {} inputs was given {inputs}", weight.columns());
@@ -81,7 +85,10 @@ impl Linear {
         let bias = self.bias.as_ref().map(Tensor::to_vec1::<f32>).transpose()?;
         let out = with_f32(x, |x| {
             let mut out = filled(tokens, weight.rows(), bias.as_deref());
-            product(&mut out, x, weight, bias.is_some());
+            match products {
+                Products::F32 => product(&mut out, x, weight, bias.is_some()),
+                Products::Bf16 => add_product(&mut out, x, weight),
+            }
             out
         })?;
         Ok(from_f32(out, (tokens, weight.rows()))?)

@@ -10,8 +10,9 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
+use super::TOKENS_MAX;
 use crate::dit::Place;
-use crate::ops::{Linear, gelu, rms_norm, softmax};
+use crate::ops::{Linear, gelu, rms_norm, softmax, tensor_dtype};
 use crate::weights::{Matrix, Weights, read_json};
 use crate::{Cancel, WanError, go_on};
 
@@ -103,14 +104,17 @@ struct Layer {
 
 impl Encoder {
     /// Opens the encoder in `folder`; every tensor's name and shape is checked.
-    pub fn load(folder: &Path, (dtype, device): Place<'_>) -> Result<Self, WanError> {
-        let config = EncoderConfig::read(&folder.join("config.json"))?;
-        let weights = Weights::open(folder)?;
+    pub fn load(folder: &Path, place: Place<'_>) -> Result<Self, WanError> {
+        Self::of(EncoderConfig::read(&folder.join("config.json"))?, &Weights::open(folder)?, place)
+    }
+
+    /// The encoder of `config` with `weights`.
+    pub fn of(config: EncoderConfig, weights: &Weights, place: Place<'_>) -> Result<Self, WanError> {
+        let (dtype, device) = (tensor_dtype(place), place.1);
         // The library shares the table between encoder and decoder and may save it under either name.
         let names = ["shared.weight", "encoder.embed_tokens.weight"];
         let name = names.into_iter().find(|name| weights.contains(name)).unwrap_or(names[0]);
-        let layers =
-            (0..config.num_layers).map(|index| Layer::load(&weights, &config, index, (dtype, device)));
+        let layers = (0..config.num_layers).map(|index| Layer::load(weights, &config, index, place));
         Ok(Self {
             embedding: weights.matrix(name, &[config.vocab_size, config.d_model])?,
             layers: layers.collect::<Result<_, _>>()?,
@@ -123,6 +127,15 @@ impl Encoder {
 
     pub fn config(&self) -> &EncoderConfig {
         &self.config
+    }
+
+    /// Bytes that [`Encoder::forward`] works with for the longest text, beside the weights.
+    pub fn working_bytes(&self) -> u64 {
+        let EncoderConfig { num_heads, d_model, d_ff, .. } = self.config;
+        // Scores, their bias, both together and their powers; the two branches of the feed-forward layer.
+        let scores = 5 * num_heads * TOKENS_MAX * TOKENS_MAX;
+        let feed_forward = 4 * TOKENS_MAX * d_ff;
+        ((scores.max(feed_forward) + 6 * TOKENS_MAX * d_model) * size_of::<f32>()) as u64
     }
 
     /// L tokens to `[L, text_dim]`. Cancels between layers.
@@ -165,8 +178,10 @@ impl Layer {
         let linear = |name: &str, outputs, inputs| {
             Linear::load(weights, &format!("{prefix}.{name}"), &[outputs, inputs], false, place)
         };
+        // As in the reference: some of what the last layer sees is too large to lose its low bits.
+        let exact = (tensor_dtype(place), place.1);
         let norm = |part: usize| {
-            weights.tensor(&format!("{prefix}.{part}.layer_norm.weight"), width, place.0, place.1)
+            weights.tensor(&format!("{prefix}.{part}.layer_norm.weight"), width, tensor_dtype(place), place.1)
         };
         let bias = weights.tensor(
             &format!("{prefix}.0.SelfAttention.relative_attention_bias.weight"),
@@ -184,7 +199,13 @@ impl Layer {
             feed_forward_norm: norm(1)?,
             wi_0: linear("1.DenseReluDense.wi_0", config.d_ff, width)?,
             wi_1: linear("1.DenseReluDense.wi_1", config.d_ff, width)?,
-            wo: linear("1.DenseReluDense.wo", width, config.d_ff)?,
+            wo: Linear::load(
+                weights,
+                &format!("{prefix}.1.DenseReluDense.wo"),
+                &[width, config.d_ff],
+                false,
+                exact,
+            )?,
         })
     }
 

@@ -39,6 +39,11 @@ impl TextEncoder {
         self.encoder.config().d_model
     }
 
+    /// Bytes that [`TextEncoder::states`] works with at most, beside the weights.
+    pub fn working_bytes(&self) -> u64 {
+        self.encoder.working_bytes()
+    }
+
     /// States of `prompt` as typed: `[1, L, text_dim]`, zeros after the prompt's end. Cancels between layers.
     pub fn states(&self, prompt: &str, cancel: Cancel<'_>) -> Result<Tensor, WanError> {
         let states = self.encoder.forward(&self.tokens.ids(prompt)?, cancel)?; // [tokens, text_dim]

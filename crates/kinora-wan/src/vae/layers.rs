@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::shortcut::Copies;
 use crate::WanError;
-use crate::ops::{Conv, ConvShape, Frames, Sampling, attention, channel_norm};
+use crate::ops::{Conv, ConvShape, Frames, Products, Sampling, attention, channel_norm};
 use crate::weights::Weights;
 
 /// Where weights come from and where they go, while layers are loaded; numbers those that look back.
@@ -229,7 +229,7 @@ impl Attention {
         for frame in 0..count {
             let all = qkv.get(frame)?.reshape((3, channels, height * width))?.transpose(1, 2)?; // [3, H·W, C]
             let [q, k, v] = [0, 1, 2].map(|part| all.get(part).and_then(|part| part.contiguous()));
-            let out = attention(&q?, &k?, &v?, 1)?; // [H·W, C]
+            let out = attention(&q?, &k?, &v?, 1, Products::F32)?; // [H·W, C]
             frames.push(out.t()?.contiguous()?.reshape((1, channels, height, width))?);
         }
         let out = Tensor::cat(&frames, 0)?;

@@ -11,6 +11,7 @@ mod config;
 mod decoder;
 mod encoder;
 mod layers;
+mod memory;
 mod shortcut;
 mod tiles;
 
@@ -25,6 +26,7 @@ use encoder::Encoder;
 use layers::Past;
 pub use tiles::Tiling;
 
+use crate::ops::tensor_dtype;
 use crate::weights::Weights;
 use crate::{Cancel, WanError, go_on};
 
@@ -46,19 +48,23 @@ impl Vae {
     ///
     /// On the CPU half-width types count in f32, which the weights are widened to as they are used.
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<Self, WanError> {
-        let config = VaeConfig::read(&folder.join("config.json"))?;
-        let weights = Weights::open(folder)?;
-        let dtype = match dtype {
-            DType::BF16 | DType::F16 if device.is_cpu() => DType::F32,
-            dtype => dtype,
-        };
+        Self::of(VaeConfig::read(&folder.join("config.json"))?, &Weights::open(folder)?, (dtype, device))
+    }
+
+    /// The autoencoder of `config` with `weights`.
+    pub fn of(
+        config: VaeConfig,
+        weights: &Weights,
+        (dtype, device): (DType, &Device),
+    ) -> Result<Self, WanError> {
+        let dtype = tensor_dtype((dtype, device));
         let statistics = |list: &[f64]| -> Result<Tensor, WanError> {
             let numbers: Vec<f32> = list.iter().map(|&number| number as f32).collect();
             Ok(Tensor::from_vec(numbers, (1, config.z_dim, 1, 1), device)?)
         };
         Ok(Self {
-            encoder: Encoder::load(&weights, &config, (dtype, device))?,
-            decoder: DecoderNet::load(&weights, &config, (dtype, device))?,
+            encoder: Encoder::load(weights, &config, (dtype, device))?,
+            decoder: DecoderNet::load(weights, &config, (dtype, device))?,
             mean: statistics(&config.latents_mean)?,
             std: statistics(&config.latents_std)?,
             dtype,
@@ -126,6 +132,18 @@ impl Vae {
             chunk = CHUNK_FRAMES;
         }
         Ok(Tensor::cat(&moments, 0)?)
+    }
+
+    /// Bytes that decoding frames of `[height, width]` pixels works with, beside the weights.
+    pub fn decoding_bytes(&self, size: [usize; 2], tile: Option<usize>) -> Result<u64, WanError> {
+        let tiling = tile.map(|tile| Tiling::of_size(tile, &self.config)).transpose()?;
+        let latent = size.map(|side| side / self.spatial_scale());
+        Ok((memory::decoding(&self.config, latent, tiling) * size_of::<f32>()) as u64)
+    }
+
+    /// Bytes that encoding `frames` frames of `[height, width]` pixels works with, beside weights and frames.
+    pub fn encoding_bytes(&self, size: [usize; 2], frames: usize) -> u64 {
+        (memory::encoding(&self.config, size, frames.min(CHUNK_FRAMES)) * size_of::<f32>()) as u64
     }
 
     /// A decoder for one clip, in tiles of `tile` pixels where given.

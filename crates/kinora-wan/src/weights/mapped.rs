@@ -58,6 +58,7 @@ pub struct Matrix {
 enum Place {
     Mapped { file: MappedFile, bytes: Range<usize>, dtype: DType },
     Owned(Arc<[f32]>),
+    OwnedBf16(Arc<[bf16]>),
 }
 
 /// The numbers of a matrix as they lie in memory.
@@ -86,6 +87,12 @@ impl Matrix {
         Self { place: Place::Owned(numbers.into()), rows, columns }
     }
 
+    /// The same in bf16.
+    pub fn owned_bf16(numbers: Vec<bf16>, rows: usize, columns: usize) -> Self {
+        assert_eq!(numbers.len(), rows * columns, "a matrix is full");
+        Self { place: Place::OwnedBf16(numbers.into()), rows, columns }
+    }
+
     pub fn rows(&self) -> usize {
         self.rows
     }
@@ -98,6 +105,7 @@ impl Matrix {
     pub fn numbers(&self) -> Numbers<'_> {
         match &self.place {
             Place::Owned(numbers) => Numbers::F32(numbers),
+            Place::OwnedBf16(numbers) => Numbers::Bf16(numbers),
             Place::Mapped { file, bytes, dtype } => {
                 let bytes = file.bytes(bytes);
                 // SAFETY: every pattern of bits is a number of these types, and only the aligned middle is taken.
@@ -131,6 +139,20 @@ impl Matrix {
     /// Rows `rows` as 32-bit numbers into `into`, which holds `rows.len() * columns`.
     pub(crate) fn widen_rows(&self, rows: Range<usize>, into: &mut [f32]) {
         self.widen(rows.start * self.columns..rows.end * self.columns, into);
+    }
+
+    /// The numbers in `numbers`, counted row by row, rounded to bf16 into `into`, which holds as many.
+    pub(crate) fn narrow(&self, numbers: Range<usize>, into: &mut [bf16]) {
+        if let Numbers::Bf16(all) = self.numbers() {
+            return into.copy_from_slice(&all[numbers]);
+        }
+        let mut wide = [0f32; 256];
+        for (chunk, into) in into.chunks_mut(wide.len()).enumerate() {
+            let start = numbers.start + chunk * wide.len();
+            let wide = &mut wide[..into.len()];
+            self.widen(start..start + into.len(), wide);
+            into.iter_mut().zip(wide).for_each(|(narrow, wide)| *narrow = bf16::from_f32(*wide));
+        }
     }
 
     /// The numbers in `numbers`, counted row by row, as 32-bit ones into `into`, which holds as many.

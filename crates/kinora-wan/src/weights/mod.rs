@@ -6,6 +6,7 @@
 //! transformers library.
 
 mod lora;
+mod made_up;
 mod mapped;
 mod safe;
 
@@ -28,8 +29,15 @@ const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
 #[derive(Debug)]
 pub struct Weights {
     folder: PathBuf,
-    entries: BTreeMap<String, Entry>,
+    source: Source,
     adapters: lora::Adapters,
+}
+
+#[derive(Debug)]
+enum Source {
+    Files(BTreeMap<String, Entry>),
+    /// Every tensor that is asked for is there; matrices are kept in this type.
+    MadeUp(DType),
 }
 
 /// Where a tensor lies.
@@ -50,13 +58,31 @@ impl Weights {
                 entries.insert(name, entry);
             }
         }
-        Ok(Self { folder: folder.to_owned(), entries, adapters: lora::Adapters::default() })
+        Ok(Self::of(folder, Source::Files(entries)))
     }
 
     /// Opens one safetensors file.
     pub fn open_file(path: &Path) -> Result<Self, WanError> {
-        let entries = safe::entries(path)?.into_iter().collect();
-        Ok(Self { folder: path.to_owned(), entries, adapters: lora::Adapters::default() })
+        Ok(Self::of(path, Source::Files(safe::entries(path)?.into_iter().collect())))
+    }
+
+    /// Random weights of whatever name and shape is asked for, matrices kept as `dtype` (f32 or bf16): to measure with.
+    pub fn made_up(dtype: DType) -> Self {
+        Self::of(Path::new("random weights"), Source::MadeUp(dtype))
+    }
+
+    fn of(folder: &Path, source: Source) -> Self {
+        Self { folder: folder.to_owned(), source, adapters: lora::Adapters::default() }
+    }
+
+    /// What the files hold, by name.
+    fn entries(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        match &self.source {
+            Source::Files(entries) => Some(entries.iter()),
+            Source::MadeUp(_) => None,
+        }
+        .into_iter()
+        .flatten()
     }
 
     /// With the adapters of these files beside the layers that they are for.
@@ -82,17 +108,20 @@ impl Weights {
     }
 
     pub fn contains(&self, name: &str) -> bool {
-        self.entries.contains_key(name)
+        match &self.source {
+            Source::Files(entries) => entries.contains_key(name),
+            Source::MadeUp(_) => true,
+        }
     }
 
-    /// Names of all tensors, sorted.
+    /// Names of all tensors in files, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
+        self.entries().map(|(name, _)| name.as_str())
     }
 
     /// Bytes of all tensors as they are stored.
     pub fn size_bytes(&self) -> u64 {
-        self.entries.values().map(|entry| entry.bytes.len() as u64).sum()
+        self.entries().map(|(_, entry)| entry.bytes.len() as u64).sum()
     }
 
     /// The shape of `name` as it is stored.
@@ -108,7 +137,12 @@ impl Weights {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor, WanError> {
-        let entry = self.shaped(name, shape.into().dims())?;
+        let shape = shape.into();
+        let Source::Files(_) = &self.source else {
+            let numbers = made_up::vector(name, shape.elem_count());
+            return Ok(Tensor::from_vec(numbers, shape, device)?.to_dtype(dtype)?);
+        };
+        let entry = self.shaped(name, shape.dims())?;
         let stored = self.stored_dtype(name, entry)?;
         let bytes = entry.file.bytes(&entry.bytes);
         let tensor = Tensor::from_raw_buffer(bytes, stored, &entry.shape, device)?;
@@ -117,16 +151,21 @@ impl Weights {
 
     /// The tensor `name` of `shape` as a matrix, left where it lies: the first side counts rows, the others make up one.
     pub fn matrix(&self, name: &str, shape: &[usize]) -> Result<Matrix, WanError> {
+        let size = [shape[0], shape[1..].iter().product()];
+        if let Source::MadeUp(dtype) = self.source {
+            return Ok(made_up::matrix(name, size, dtype));
+        }
         let entry = self.shaped(name, shape)?;
         let dtype = self.stored_dtype(name, entry)?;
-        let size = [shape[0], shape[1..].iter().product()];
         Ok(Matrix::mapped(entry.file.clone(), entry.bytes.clone(), dtype, size))
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, WanError> {
-        self.entries
-            .get(name)
-            .ok_or_else(|| WanError::MissingTensor { path: self.folder.clone(), name: name.to_owned() })
+        let found = match &self.source {
+            Source::Files(entries) => entries.get(name),
+            Source::MadeUp(_) => None,
+        };
+        found.ok_or_else(|| WanError::MissingTensor { path: self.folder.clone(), name: name.to_owned() })
     }
 
     fn shaped(&self, name: &str, wanted: &[usize]) -> Result<&Entry, WanError> {

@@ -20,14 +20,14 @@ fn transformers() -> [(Golden, PathBuf); 3] {
 }
 
 /// A case's inputs.
-struct Case {
-    latents: Tensor,
-    times: TokenTimes,
-    states: Tensor,
+pub struct Case {
+    pub latents: Tensor,
+    pub times: TokenTimes,
+    pub states: Tensor,
 }
 
 impl Case {
-    fn of(golden: &Golden, case: &str, dit: &Dit) -> Self {
+    pub fn of(golden: &Golden, case: &str, dit: &Dit) -> Self {
         let latents = golden.tensor(&format!("{case}.hidden_states"));
         let times = golden.tensor(&format!("{case}.timestep"));
         let [_, _, frames, height, width] = latents.dims().try_into().unwrap();
@@ -42,11 +42,11 @@ impl Case {
         Self { latents, times, states: golden.tensor(&format!("{case}.encoder_hidden_states")) }
     }
 
-    fn grid(&self) -> [usize; 3] {
+    pub fn grid(&self) -> [usize; 3] {
         self.latents.dims()[2..].try_into().unwrap()
     }
 
-    fn out(&self, dit: &Dit) -> Tensor {
+    pub fn out(&self, dit: &Dit) -> Tensor {
         let clip = dit.clip(self.grid()).unwrap();
         let text = dit.project_text(&self.states).unwrap();
         dit.forward(&clip, &self.latents, &self.times, &text, &|| false).unwrap()

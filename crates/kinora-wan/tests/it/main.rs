@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what helps a test fails like a test")]
 #![expect(clippy::print_stdout, reason = "how far from the reference each stage is, shown by --nocapture")]
 
+mod bf16;
 mod dit;
 mod golden;
 mod lora;

@@ -1,7 +1,7 @@
 //! Every fast operation equals its plain form, on shapes that fit no vector and no tile.
 
-use candle_core::{Device, Tensor};
-use kinora_wan::ops::{self, Modulation, plain};
+use candle_core::{DType, Device, Tensor};
+use kinora_wan::ops::{self, Modulation, Products, plain};
 use proptest::prelude::*;
 
 use crate::golden::error;
@@ -29,8 +29,21 @@ proptest! {
         let (q, k, v) = (tensor(seed, tokens, width), tensor(seed ^ 1, keys, width), tensor(seed ^ 2, keys, width));
         // Large scores find out whether the running maximum is kept.
         let q = (q * 8.0).unwrap();
-        let fast = ops::attention(&q, &k, &v, heads).unwrap();
-        prop_assert!(error(&fast, &plain::attention(&q, &k, &v, heads).unwrap()) < 5e-6);
+        let exact = plain::attention(&q, &k, &v, heads).unwrap();
+        let fast = ops::attention(&q, &k, &v, heads, Products::F32).unwrap();
+        prop_assert!(error(&fast, &exact) < 5e-6);
+    }
+
+    #[test]
+    fn attention_in_bf16(tokens in 1usize..300, keys in 1usize..1200, heads in 1usize..4, half in 1usize..40, seed: u64) {
+        let width = heads * half * 2;
+        // Rounded beforehand, so that only the powers of scores are rounded in one form and not in the other.
+        let rounded = |seed, rows| tensor(seed, rows, width).to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+        let (q, k, v) = (rounded(seed, tokens), rounded(seed ^ 1, keys), rounded(seed ^ 2, keys));
+        let exact = plain::attention(&q, &k, &v, heads).unwrap();
+        let narrow = ops::attention(&q, &k, &v, heads, Products::Bf16).unwrap();
+        let apart = error(&narrow, &exact);
+        prop_assert!(apart < 6e-3, "{apart}");
     }
 
     #[test]

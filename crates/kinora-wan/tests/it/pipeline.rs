@@ -21,7 +21,7 @@ const RUNS: [(&str, &str); 5] =
 
 /// What a golden run was asked.
 #[derive(serde::Deserialize)]
-struct Question {
+pub struct Question {
     prompt: String,
     negative_prompt: String,
     height: usize,
@@ -33,11 +33,11 @@ struct Question {
 }
 
 impl Question {
-    fn of(name: &str, case: &str) -> Self {
+    pub fn of(name: &str, case: &str) -> Self {
         json(&format!("{name}/pipeline_{case}.json"))
     }
 
-    fn settings(&self) -> Settings {
+    pub fn settings(&self) -> Settings {
         Settings {
             steps: Some(self.num_inference_steps),
             guidance: Some(self.guidance_scale),
@@ -55,14 +55,6 @@ impl Question {
             ..GenerateSpec::default()
         }
     }
-}
-
-fn target() -> Target {
-    Target { dtype: DType::F32, device: Device::Cpu }
-}
-
-fn pipeline(name: &str, settings: Settings) -> Pipeline {
-    Pipeline::new(Model::open(&model(name), target()).unwrap(), settings).unwrap()
 }
 
 fn still(name: &str, case: &str) -> Picture {
@@ -90,7 +82,7 @@ impl Monitor for Watch {
 
 /// Pixels of all frames, and how many frames.
 #[derive(Default)]
-struct Frames(Vec<u8>, usize);
+pub struct Frames(pub Vec<u8>, usize);
 
 impl FrameSink for Frames {
     fn frame(&mut self, rgb: &[u8]) -> Result<(), SinkError> {
@@ -102,10 +94,17 @@ impl FrameSink for Frames {
 
 /// Latents after each step and at the end, and the frames.
 fn run(name: &str, case: &str, settings: Settings) -> (Vec<Tensor>, Frames) {
+    run_on(Target::cpu_f32(), name, case, settings)
+}
+
+/// The same, computed as `target` says.
+pub fn run_on(target: Target, name: &str, case: &str, settings: Settings) -> (Vec<Tensor>, Frames) {
+    let model = Model::open(&model(name), target).unwrap();
     let spec = Question::of(name, case).spec();
     let (mut latents, mut frames) = (Vec::new(), Frames::default());
     let mut keep = |step: &Tensor| latents.push(step.clone());
-    pipeline(name, settings)
+    Pipeline::new(model, settings)
+        .unwrap()
         .run(&spec, &still(name, case), &mut frames, &Watch::default(), &mut keep)
         .unwrap();
     (latents, frames)
@@ -115,7 +114,7 @@ fn run(name: &str, case: &str, settings: Settings) -> (Vec<Tensor>, Frames) {
 fn conditions_are_the_references() {
     for name in ["ti2v", "i2v", "ti2v-bf16"] {
         let golden = Golden::read(&format!("{name}/condition.safetensors"));
-        let opened = Model::open(&model(name), target()).unwrap();
+        let opened = Model::open(&model(name), Target::cpu_f32()).unwrap();
         for case in golden.cases() {
             let rgb = golden.tensor(&format!("{case}.rgb"));
             let (height_px, width_px, _) = rgb.dims3().unwrap();
@@ -194,7 +193,7 @@ fn small() -> Settings {
 
 #[test]
 fn ten_seconds_are_two_clips_that_share_a_frame() {
-    let engine = WanEngine::open(&model("ti2v"), small()).unwrap();
+    let engine = WanEngine::open(&model("ti2v"), Target::cpu_f32(), small()).unwrap();
     let spec = GenerateSpec { duration: ClipDuration::TenSeconds, ..GenerateSpec::default() };
     let format = engine.clip_format(300, 300, &spec);
     assert_eq!((format.width_px, format.height_px, format.fps, format.frames_count), (64, 32, 24, 9));
@@ -216,7 +215,7 @@ fn ten_seconds_are_two_clips_that_share_a_frame() {
 
 #[test]
 fn a_seed_repeats_a_clip_and_another_does_not() {
-    let engine = WanEngine::open(&model("i2v"), small()).unwrap();
+    let engine = WanEngine::open(&model("i2v"), Target::cpu_f32(), small()).unwrap();
     let clip = |seed| {
         let mut frames = Frames::default();
         let spec = GenerateSpec { seed, ..GenerateSpec::default() };
@@ -229,7 +228,7 @@ fn a_seed_repeats_a_clip_and_another_does_not() {
 
 #[test]
 fn a_cancel_ends_the_work_within_a_step_or_a_frame() {
-    let engine = WanEngine::open(&model("ti2v"), small()).unwrap();
+    let engine = WanEngine::open(&model("ti2v"), Target::cpu_f32(), small()).unwrap();
     for at in [("text", 0), ("image", 0), ("denoise", 1), ("decode", 1)] {
         let watch = Watch { cancel_at: Some(at), ..Watch::default() };
         let result =
@@ -250,11 +249,13 @@ fn what_a_model_cannot_make_is_refused_when_it_is_opened() {
         (Settings { guidance_2: Some(-1.0), ..small() }, "guidance"),
         (Settings { vae_tile: Some(65), ..small() }, "multiple of 16"),
     ] {
-        let error = WanEngine::open(&model("ti2v"), settings).unwrap_err().to_string();
+        let error = WanEngine::open(&model("ti2v"), Target::cpu_f32(), settings).unwrap_err().to_string();
         assert!(error.contains(told), "{error}");
     }
     let noise = path("i2v/noise_a.safetensors");
-    let engine = WanEngine::open(&model("ti2v"), Settings { noise: Some(noise), ..small() }).unwrap();
+    let engine =
+        WanEngine::open(&model("ti2v"), Target::cpu_f32(), Settings { noise: Some(noise), ..small() })
+            .unwrap();
     let spec = GenerateSpec::default();
     let result = engine.generate(&spec, &still("ti2v", "a"), &mut Frames::default(), &Watch::default());
     assert!(result.unwrap_err().to_string().contains("noise_a.safetensors"));
@@ -294,7 +295,7 @@ fn parts_that_do_not_belong_together_are_told() {
     let copy = Copy::new("mixed");
     std::fs::remove_dir_all(copy.0.join("transformer")).unwrap();
     copy_folder(&model("i2v").join("transformer"), &copy.0.join("transformer"));
-    let error = Model::open(&copy.0, target()).unwrap_err();
+    let error = Model::open(&copy.0, Target::cpu_f32()).unwrap_err();
     assert!(
         matches!(&error, WanError::Config { problem, .. } if problem.contains("14 to 5 channels")),
         "{error}"
@@ -302,17 +303,17 @@ fn parts_that_do_not_belong_together_are_told() {
 
     let copy = Copy::new("other");
     std::fs::write(copy.0.join("model_index.json"), r#"{"_class_name": "FluxPipeline"}"#).unwrap();
-    let error = Model::open(&copy.0, target()).unwrap_err().to_string();
+    let error = Model::open(&copy.0, Target::cpu_f32()).unwrap_err().to_string();
     assert!(error.contains("FluxPipeline"), "{error}");
 
     let copy = Copy::new("cut");
-    let engine = WanEngine::open(&copy.0, small()).unwrap();
+    let engine = WanEngine::open(&copy.0, Target::cpu_f32(), small()).unwrap();
     std::fs::remove_file(copy.0.join("text_encoder/model-00002-of-00002.safetensors")).unwrap();
     let spec = GenerateSpec::default();
     let late = engine.generate(&spec, &still("ti2v", "a"), &mut Frames::default(), &Watch::default());
     let late = late.unwrap_err();
     let said = late.to_string();
     assert!(matches!(late, EngineError::Retryable(_)) && !said.contains("safetensors"), "{said}");
-    let error = WanEngine::open(&copy.0, small()).unwrap_err().to_string();
+    let error = WanEngine::open(&copy.0, Target::cpu_f32(), small()).unwrap_err().to_string();
     assert!(error.contains("model-00002-of-00002.safetensors"), "{error}");
 }

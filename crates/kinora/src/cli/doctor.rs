@@ -1,19 +1,21 @@
-//! `kinora doctor`: what this machine offers the engines, and whether a model is complete.
+//! `kinora doctor`: what this machine offers the engines, whether a model is complete, and whether a clip fits into memory.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use kinora_wan::Settings;
-use kinora_wan::WanEngine;
+use kinora_wan::picture::Size;
+use kinora_wan::{Settings, WanEngine};
 use serde_json::{Value, json};
 
 use super::Failure;
 use crate::library::Library;
+use crate::machine::Memory;
+use crate::models::{Dtype, Fit, gigabytes, parse_size};
 
-/// Say what this machine offers the engines, and whether a model is complete.
+/// Say what this machine offers the engines, whether a model is complete, and whether a clip of it fits into memory.
 ///
-/// Fails when the model cannot be used. Nothing is computed, so it is quick for any model.
+/// Fails when the model cannot be used or the clip does not fit. Nothing is computed, so it is quick for any model.
 #[derive(Debug, Args)]
 pub struct Doctor {
     /// Wan2.2 model to check, every file, name and shape: a name from `kinora models list`, or a folder.
@@ -21,6 +23,18 @@ pub struct Doctor {
     model: Option<PathBuf>,
     #[command(flatten)]
     library: Library,
+    /// Size of the clip that should fit into memory; the model's own otherwise.
+    #[arg(long, value_name = "WxH", env = "KINORA_SIZE", value_parser = parse_size)]
+    size: Option<Size>,
+    /// Frames of that clip; as the model was trained otherwise.
+    #[arg(long, value_name = "N", env = "KINORA_FRAMES", value_parser = clap::value_parser!(u32).range(1..=1001))]
+    frames: Option<u32>,
+    /// Type of the numbers that would be multiplied.
+    #[arg(long, value_name = "TYPE", env = "KINORA_DTYPE", value_enum, default_value = "f32")]
+    dtype: Dtype,
+    /// Squares that its frames would be decoded in.
+    #[arg(long, value_name = "PX", env = "KINORA_VAE_TILE", value_parser = clap::value_parser!(u32).range(64..=8192))]
+    vae_tile: Option<u32>,
     /// Print one JSON object instead of lines.
     #[arg(long, env = "KINORA_JSON")]
     json: bool,
@@ -29,7 +43,7 @@ pub struct Doctor {
 impl Doctor {
     pub fn run(self) -> Result<(), Failure> {
         let folder = self.model.as_deref().map(|named| self.library.find(named)).transpose()?;
-        let model = folder.as_deref().map(|folder| (folder, Checked::new(folder)));
+        let model = folder.as_deref().map(|folder| (folder, self.check(folder)));
         let mut stdout = std::io::stdout();
         if self.json {
             writeln!(stdout, "{}", self.report(model.as_ref()))?;
@@ -44,6 +58,23 @@ impl Doctor {
         }
     }
 
+    fn check(&self, folder: &Path) -> Checked {
+        let count = |number: Option<u32>| number.map(|number| number as usize);
+        let settings = Settings {
+            size: self.size,
+            frames: count(self.frames),
+            vae_tile: count(self.vae_tile),
+            ..Settings::default()
+        };
+        let opened = WanEngine::open(folder, self.dtype.on_the_cpu(), settings);
+        let fit = opened.and_then(|engine| Ok(Fit { needs: engine.needs()?, memory: Memory::read() }));
+        let (problem, fit) = match fit {
+            Ok(fit) => (fit.problem(), Some(fit)),
+            Err(error) => (Some(error.to_string()), None),
+        };
+        Checked { size_bytes: size_of(folder), problem, fit }
+    }
+
     fn report(&self, model: Option<&(&Path, Checked)>) -> Value {
         let memory = Memory::read();
         json!({
@@ -51,6 +82,9 @@ impl Doctor {
             "memory_available_bytes": memory.map(|m| m.available_bytes), "nvidia_driver": nvidia_driver(),
             "model": model.map(|(folder, checked)| json!({
                 "folder": folder, "size_bytes": checked.size_bytes, "problem": checked.problem,
+                "working_bytes": checked.fit.map(|fit| fit.needs.working_bytes),
+                "weights_bytes": checked.fit.map(|fit| fit.needs.weights_bytes),
+                "memory": checked.fit.map(|fit| fit.remark()),
             })),
         })
     }
@@ -71,11 +105,14 @@ fn lines(model: Option<&(&Path, Checked)>) -> String {
         vectors()
     );
     if let Some((folder, checked)) = model {
-        let state = match &checked.problem {
-            None => "complete: every file, name and shape fits",
-            Some(_) => "cannot be used",
+        let state = match &checked.fit {
+            Some(_) => "complete: every file, name and shape fits",
+            None => "cannot be used",
         };
         lines += &format!("model      {}, {}, {state}\n", folder.display(), gigabytes(checked.size_bytes));
+        if let Some(fit) = &checked.fit {
+            lines += &format!("clip       {}\n", fit.remark());
+        }
     }
     lines
 }
@@ -84,13 +121,8 @@ fn lines(model: Option<&(&Path, Checked)>) -> String {
 struct Checked {
     size_bytes: u64,
     problem: Option<String>,
-}
-
-impl Checked {
-    fn new(folder: &Path) -> Self {
-        let problem = WanEngine::open(folder, Settings::default()).err().map(|error| error.to_string());
-        Self { size_bytes: size_of(folder), problem }
-    }
+    /// Of a model that is complete.
+    fit: Option<Fit>,
 }
 
 /// Bytes of all files below `folder` that can be read.
@@ -112,6 +144,9 @@ fn cores() -> usize {
 fn vectors() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16") {
+            return "AVX-512 with BF16";
+        }
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
             return "AVX-512";
         }
@@ -122,49 +157,10 @@ fn vectors() -> &'static str {
     "the architecture's own"
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Memory {
-    total_bytes: u64,
-    available_bytes: u64,
-}
-
-impl Memory {
-    /// From Linux's `/proc/meminfo`.
-    fn read() -> Option<Self> {
-        Self::parse(&std::fs::read_to_string("/proc/meminfo").ok()?)
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let kilobytes = |name: &str| -> Option<u64> {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-            line.trim().strip_suffix(" kB")?.parse().ok()
-        };
-        let bytes = |name| Some(kilobytes(name)? * 1024);
-        Some(Self { total_bytes: bytes("MemTotal")?, available_bytes: bytes("MemAvailable")? })
-    }
-}
-
 /// The version of the driver that the kernel has loaded.
 fn nvidia_driver() -> Option<String> {
     let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
     let version =
         text.split_whitespace().find(|word| word.contains('.') && word.starts_with(char::is_numeric));
     version.map(str::to_owned)
-}
-
-fn gigabytes(bytes: u64) -> String {
-    format!("{:.1} GB", bytes as f64 / 1e9)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Memory;
-
-    #[test]
-    fn memory_is_read_in_kilobytes() {
-        let memory =
-            Memory::parse("MemTotal:       24000 kB\nMemFree: 1 kB\nMemAvailable:    2000 kB\n").unwrap();
-        assert_eq!((memory.total_bytes, memory.available_bytes), (24_000 * 1024, 2000 * 1024));
-        assert!(Memory::parse("MemTotal: much").is_none());
-    }
 }

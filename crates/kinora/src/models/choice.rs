@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use kinora_engine::{Engine, MotionEngine, PatternEngine};
-use kinora_wan::model::Adapters;
+use kinora_wan::model::{Adapters, Target};
 use kinora_wan::picture::Size;
 use kinora_wan::weights::Lora;
 use kinora_wan::{Settings, WanEngine, WanError};
 
-use super::EngineName;
+use super::{EngineName, Fit};
 use crate::library::{Library, LibraryError};
+use crate::machine::Memory;
 
 /// Which engine, and how it is to work.
 #[derive(Debug, Clone, Args)]
@@ -46,15 +47,39 @@ pub struct EngineChoice {
     /// The same for the expert that takes the less noisy steps. For the engine `wan`.
     #[arg(long, value_name = "FILE[=S]", env = "KINORA_LORA_2", value_delimiter = ',', value_parser = parse_lora)]
     lora_2: Vec<Lora>,
-    /// Type of the numbers that the engine `wan` computes with.
-    #[arg(long, value_name = "TYPE", env = "KINORA_DTYPE", default_value = "f32", value_parser = ["f32"])]
-    dtype: String,
+    /// Type of the numbers that the engine `wan` multiplies; sums are in f32, and so is the VAE.
+    #[arg(long, value_name = "TYPE", env = "KINORA_DTYPE", value_enum, default_value = "f32")]
+    dtype: Dtype,
     /// Where the engine `wan` computes.
     #[arg(long, value_name = "DEVICE", env = "KINORA_DEVICE", default_value = "cpu", value_parser = ["cpu"])]
     device: String,
     /// Decode frames in squares of this many pixels, which takes less memory; whole otherwise. For the engine `wan`.
     #[arg(long, value_name = "PX", env = "KINORA_VAE_TILE", value_parser = clap::value_parser!(u32).range(64..=8192))]
     vae_tile: Option<u32>,
+}
+
+/// Type of the numbers that are multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    F32,
+    /// Half the width: twice as fast on processors with AVX-512 BF16, coarser everywhere.
+    Bf16,
+}
+
+impl Dtype {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    pub fn on_the_cpu(self) -> Target {
+        match self {
+            Self::F32 => Target::cpu_f32(),
+            Self::Bf16 => Target::cpu_bf16(),
+        }
+    }
 }
 
 /// Why there is no engine.
@@ -68,9 +93,11 @@ pub enum ChoiceError {
     Library(#[from] LibraryError),
     #[error("the model cannot be used: {0}")]
     Model(#[from] WanError),
+    #[error("{0}")]
+    Memory(String),
 }
 
-fn parse_size(text: &str) -> Result<Size, String> {
+pub fn parse_size(text: &str) -> Result<Size, String> {
     let side = |text: &str| text.parse::<u16>().ok().filter(|side| *side > 0).map(usize::from);
     let sides = text.split_once(['x', 'X']).and_then(|(wide, high)| Some((side(wide)?, side(high)?)));
     let (width_px, height_px) = sides.ok_or("must be a width and a height in pixels, such as 1280x704")?;
@@ -99,7 +126,10 @@ impl EngineChoice {
             EngineName::Pattern => Arc::new(PatternEngine),
             EngineName::Wan => {
                 let folder = self.library.find(self.model.as_ref().ok_or(ChoiceError::NoModel)?)?;
-                Arc::new(WanEngine::open(&folder, self.settings(noise))?)
+                let engine = WanEngine::open(&folder, self.dtype.on_the_cpu(), self.settings(noise))?;
+                let fit = Fit { needs: engine.needs()?, memory: Memory::read() };
+                fit.problem().map_or(Ok(()), |problem| Err(ChoiceError::Memory(problem)))?;
+                Arc::new(engine)
             }
         })
     }

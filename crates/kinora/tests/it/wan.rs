@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kinora_wan::model::Target;
 use kinora_wan::picture::Size;
 use kinora_wan::{Settings, WanEngine};
 use serde_json::json;
@@ -23,7 +24,7 @@ async fn server(steps: usize, side_px: usize) -> TestServer {
         frames: Some(9),
         ..Settings::default()
     };
-    let engine = Arc::new(WanEngine::open(&model(), settings).unwrap());
+    let engine = Arc::new(WanEngine::open(&model(), Target::cpu_f32(), settings).unwrap());
     TestServer::start_with(|settings| settings.engine = engine).await
 }
 
@@ -98,7 +99,7 @@ fn a_model_that_cannot_be_used_is_told_before_anything_is_made() {
     let model = model();
     let (code, told) = run(&["--model", model.to_str().unwrap(), "--size", "65x64"]);
     assert!(code == Some(2) && told.contains("multiples of 32"), "{told}");
-    let (code, told) = run(&["--model", model.to_str().unwrap(), "--dtype", "bf16"]);
+    let (code, told) = run(&["--model", model.to_str().unwrap(), "--dtype", "f16"]);
     assert!(code == Some(2) && told.contains("--dtype"), "{told}");
 }
 
@@ -118,4 +119,74 @@ fn doctor_tells_a_whole_model_from_a_broken_one() {
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!(output.status.code(), Some(1), "{told}{error}");
     assert!(told.contains("cannot be used") && error.contains("scheduler_config.json"), "{told}{error}");
+}
+
+/// A copy of the tiny model whose clips may be as long as one likes.
+fn unbounded(folder: &Path) -> PathBuf {
+    fn copy(from: &Path, into: &Path) {
+        std::fs::create_dir_all(into).unwrap();
+        for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+            let into = into.join(entry.file_name());
+            if entry.path().is_dir() {
+                copy(&entry.path(), &into);
+            } else {
+                std::fs::copy(entry.path(), into).unwrap();
+            }
+        }
+    }
+    let model = folder.join("model");
+    copy(&self::model(), &model);
+    let config = model.join("transformer/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let longer = text.replace("\"rope_max_seq_len\": 64", "\"rope_max_seq_len\": 9999999");
+    assert_ne!(text, longer);
+    std::fs::write(config, longer).unwrap();
+    model
+}
+
+#[test]
+fn a_clip_that_memory_cannot_hold_is_told_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("photo.jpg"), picture_bytes()).unwrap();
+    unbounded(folder.path());
+    let flags = ["--model", "model", "--size", "65504x65504", "--frames", "121"];
+    for command in [&["animate", "photo.jpg", "--engine", "wan"][..], &["doctor"]] {
+        let output = kinora(folder.path(), &[command, &flags].concat());
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_ne!(output.status.code(), Some(0), "{told}");
+        for part in ["65504x65504 and 121 frames", "beside the weights", "are free", "--size"] {
+            assert!(told.contains(part), "{told}");
+        }
+    }
+    let small =
+        ["doctor", "--model", "model", "--size", "64x64", "--frames", "5", "--dtype", "bf16", "--json"];
+    let output = kinora(folder.path(), &small);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(report["model"]["memory"].as_str().unwrap().contains("a clip of 64x64 and 5 frames"), "{report}");
+    assert!(report["model"]["working_bytes"].as_u64() > Some(100_000), "{report}");
+}
+
+#[test]
+fn pieces_of_a_model_are_timed_in_both_types() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model();
+    for dtype in ["f32", "bf16"] {
+        let flags = ["--model", model.to_str().unwrap(), "--shape", "text-512,block-1024", "--rounds", "2"];
+        let output =
+            kinora(folder.path(), &[&["bench", "wan"], &flags[..], &["--dtype", dtype, "--json"]].concat());
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((output.status.code(), &told["dtype"]), (Some(0), &json!(dtype)), "{output:?}");
+        for (piece, name) in told["pieces"].as_array().unwrap().iter().zip(["text-512", "block-1024"]) {
+            assert_eq!(
+                (&piece["shape"], piece["seconds"].as_array().unwrap().len()),
+                (&json!(name), 2),
+                "{told}"
+            );
+            assert!(piece["median_s"].as_f64() > Some(0.0) && piece["peak_mb"].as_u64() > Some(5), "{told}");
+        }
+    }
+    let output = kinora(folder.path(), &["bench", "wan"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && told.contains("--random-weights"), "{told}");
 }

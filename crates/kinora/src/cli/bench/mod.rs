@@ -3,16 +3,18 @@
 mod animate;
 mod load;
 mod service;
+mod wan;
 
 use clap::Subcommand;
 
 use super::Failure;
 
-/// Measure this machine: the service under load, or the making of a clip.
+/// Measure this machine: the service under load, the making of a clip, or pieces of the neural engine.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
     Animate(Box<animate::BenchAnimate>),
     Service(service::BenchService),
+    Wan(wan::BenchWan),
 }
 
 impl Bench {
@@ -20,6 +22,7 @@ impl Bench {
         match self {
             Self::Animate(animate) => animate.run(),
             Self::Service(service) => service.run(),
+            Self::Wan(wan) => wan.run(),
         }
     }
 }
