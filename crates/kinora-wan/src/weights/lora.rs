@@ -100,11 +100,18 @@ fn read(
     Ok((LowRank { down, up: (up * (scale * strength))? }, parts))
 }
 
-/// The layer that an adapter's stem names, as diffusers calls it.
-fn layer_of(stem: &str) -> String {
+/// The layer that a name in an adapter or in the models' own program means, as diffusers calls it.
+pub(super) fn layer_of(stem: &str) -> String {
     let stem = PREFIXES.iter().find_map(|prefix| stem.strip_prefix(prefix)).unwrap_or(stem);
     // Endings in the models' own program, and in diffusers.
-    const ATTENTION: [(&str, &str); 4] = [("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0")];
+    const ATTENTION: [(&str, &str); 6] = [
+        ("q", "to_q"),
+        ("k", "to_k"),
+        ("v", "to_v"),
+        ("o", "to_out.0"),
+        ("norm_q", "norm_q"),
+        ("norm_k", "norm_k"),
+    ];
     const WHOLE: [(&str, &str); 6] = [
         ("text_embedding.0", "condition_embedder.text_embedder.linear_1"),
         ("text_embedding.2", "condition_embedder.text_embedder.linear_2"),

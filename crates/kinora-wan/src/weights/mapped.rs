@@ -2,12 +2,14 @@
 
 #![allow(unsafe_code)]
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::quantized::GgmlDType;
+use candle_core::{CpuStorage, DType, Device, Tensor};
 use half::{bf16, f16};
 use memmap2::Mmap;
 
@@ -56,9 +58,31 @@ pub struct Matrix {
 
 #[derive(Debug, Clone)]
 enum Place {
-    Mapped { file: MappedFile, bytes: Range<usize>, dtype: DType },
+    Mapped { file: MappedFile, bytes: Range<usize>, stored: Stored },
     Owned(Arc<[f32]>),
     OwnedBf16(Arc<[bf16]>),
+}
+
+/// How numbers lie in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// One by one, of 16 or 32 bits.
+    Plain(DType),
+    /// Quantised, a block of neighbours at a time.
+    Blocks(GgmlDType),
+    /// In a way that is not read here.
+    Unknown(String),
+}
+
+impl Stored {
+    /// Numbers in a block, and its bytes.
+    pub(super) fn block(&self) -> (usize, usize) {
+        match self {
+            Self::Plain(dtype) => (1, dtype.size_in_bytes()),
+            Self::Blocks(dtype) => (dtype.block_size(), dtype.type_size()),
+            Self::Unknown(_) => (1, 1),
+        }
+    }
 }
 
 /// The numbers of a matrix as they lie in memory.
@@ -69,16 +93,18 @@ pub enum Numbers<'a> {
     F16(&'a [f16]),
     /// 32-bit numbers at an odd address, as safetensors files may hold them.
     Unaligned(&'a [u8], DType),
+    /// Quantised, a block of neighbours at a time.
+    Blocks(&'a [u8], GgmlDType),
 }
 
 impl Matrix {
     pub(super) fn mapped(
         file: MappedFile,
         bytes: Range<usize>,
-        dtype: DType,
+        stored: Stored,
         [rows, columns]: [usize; 2],
     ) -> Self {
-        Self { place: Place::Mapped { file, bytes, dtype }, rows, columns }
+        Self { place: Place::Mapped { file, bytes, stored }, rows, columns }
     }
 
     /// A matrix in memory. `numbers` holds `rows * columns` of them.
@@ -106,8 +132,15 @@ impl Matrix {
         match &self.place {
             Place::Owned(numbers) => Numbers::F32(numbers),
             Place::OwnedBf16(numbers) => Numbers::Bf16(numbers),
-            Place::Mapped { file, bytes, dtype } => {
+            Place::Mapped { file, bytes, stored } => {
                 let bytes = file.bytes(bytes);
+                let dtype = match stored {
+                    Stored::Plain(dtype) => dtype,
+                    Stored::Blocks(dtype) => return Numbers::Blocks(bytes, *dtype),
+                    Stored::Unknown(kind) => {
+                        unreachable!("the type {kind} was refused when it was looked up")
+                    }
+                };
                 // SAFETY: every pattern of bits is a number of these types, and only the aligned middle is taken.
                 unsafe {
                     match dtype {
@@ -129,6 +162,11 @@ impl Matrix {
             Numbers::F32(numbers) => Tensor::from_slice(numbers, shape, device),
             Numbers::Bf16(numbers) => Tensor::from_slice(numbers, shape, device),
             Numbers::F16(numbers) => Tensor::from_slice(numbers, shape, device),
+            Numbers::Blocks(..) => {
+                let mut wide = vec![0.0; self.rows * self.columns];
+                self.widen(0..wide.len(), &mut wide);
+                Tensor::from_vec(wide, shape, device)
+            }
             Numbers::Unaligned(bytes, stored) => {
                 Tensor::from_raw_buffer(bytes, stored, &[self.rows, self.columns], device)
             }
@@ -167,6 +205,7 @@ impl Matrix {
                 into.iter_mut().zip(&all[numbers]).for_each(|(wide, narrow)| *wide = narrow.to_f32());
             }
             Numbers::Unaligned(bytes, dtype) => widen_bytes(bytes, dtype, numbers, into),
+            Numbers::Blocks(bytes, dtype) => widen_blocks(bytes, dtype, &numbers, into),
         }
     }
 }
@@ -182,6 +221,17 @@ fn widen_bytes(bytes: &[u8], dtype: DType, numbers: Range<usize>, into: &mut [f3
             _ => unreachable!("numbers have two or four bytes"),
         };
     }
+}
+
+/// Widens the blocks that `numbers` lie in and takes those.
+fn widen_blocks(bytes: &[u8], dtype: GgmlDType, numbers: &Range<usize>, into: &mut [f32]) {
+    let (block, size) = (dtype.block_size(), dtype.type_size());
+    let blocks = numbers.start / block..numbers.end.div_ceil(block);
+    let found = dtype.from_data(Cow::Borrowed(&bytes[blocks.start * size..blocks.end * size]));
+    let Ok(CpuStorage::F32(wide)) = found.dequantize(blocks.len() * block) else {
+        unreachable!("blocks of {dtype:?} are widened to f32")
+    };
+    into.copy_from_slice(&wide[numbers.start - blocks.start * block..][..numbers.len()]);
 }
 
 /// The middle of an aligned split when it is the whole.

@@ -1,10 +1,12 @@
-//! Weights in the layout of the diffusers library: one safetensors file, or shards with an index, in a folder.
+//! Weights in the layout of the diffusers library: one safetensors file, or shards with an index, in a folder; or one
+//! GGUF file in their place.
 //!
 //! Always true: files are mapped, not read, so what is never used costs nothing and what is used can be dropped by the
 //! system; a shape or type that does not fit is told with file and name before anything is computed with it.
 //! Source: the safetensors format (8 bytes of header length, JSON header, data), and `*.safetensors.index.json` of the
 //! transformers library.
 
+mod gguf;
 mod lora;
 mod made_up;
 mod mapped;
@@ -17,7 +19,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 
 pub(crate) use lora::apply as apply_low_rank;
 pub use lora::{Lora, LowRank};
-use mapped::MappedFile;
+use mapped::{MappedFile, Stored};
 pub use mapped::{Matrix, Numbers};
 
 use crate::WanError;
@@ -44,8 +46,10 @@ enum Source {
 #[derive(Debug, Clone)]
 struct Entry {
     file: MappedFile,
-    dtype: safetensors::Dtype,
+    stored: Stored,
     shape: Vec<usize>,
+    /// The shape is without sides of 1, which do not count.
+    loose: bool,
     bytes: std::ops::Range<usize>,
 }
 
@@ -54,9 +58,8 @@ impl Weights {
     pub fn open(folder: &Path) -> Result<Self, WanError> {
         let mut entries = BTreeMap::new();
         for path in files(folder)? {
-            for (name, entry) in safe::entries(&path)? {
-                entries.insert(name, entry);
-            }
+            let quantised = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+            entries.extend(if quantised { gguf::entries(&path)? } else { safe::entries(&path)? });
         }
         Ok(Self::of(folder, Source::Files(entries)))
     }
@@ -142,11 +145,8 @@ impl Weights {
             let numbers = made_up::vector(name, shape.elem_count());
             return Ok(Tensor::from_vec(numbers, shape, device)?.to_dtype(dtype)?);
         };
-        let entry = self.shaped(name, shape.dims())?;
-        let stored = self.stored_dtype(name, entry)?;
-        let bytes = entry.file.bytes(&entry.bytes);
-        let tensor = Tensor::from_raw_buffer(bytes, stored, &entry.shape, device)?;
-        Ok(tensor.to_dtype(dtype)?)
+        let matrix = self.mapped(name, shape.dims(), [1, shape.elem_count()])?;
+        Ok(matrix.to_tensor(dtype, device)?.reshape(shape)?)
     }
 
     /// The tensor `name` of `shape` as a matrix, left where it lies: the first side counts rows, the others make up one.
@@ -155,9 +155,20 @@ impl Weights {
         if let Source::MadeUp(dtype) = self.source {
             return Ok(made_up::matrix(name, size, dtype));
         }
+        self.mapped(name, shape, size)
+    }
+
+    /// The tensor `name` of `shape` as a matrix of `size`, if its type is known.
+    fn mapped(&self, name: &str, shape: &[usize], size: [usize; 2]) -> Result<Matrix, WanError> {
         let entry = self.shaped(name, shape)?;
-        let dtype = self.stored_dtype(name, entry)?;
-        Ok(Matrix::mapped(entry.file.clone(), entry.bytes.clone(), dtype, size))
+        if let Stored::Unknown(kind) = &entry.stored {
+            return Err(WanError::WrongType {
+                path: entry.file.path().to_owned(),
+                name: name.to_owned(),
+                dtype: kind.clone(),
+            });
+        }
+        Ok(Matrix::mapped(entry.file.clone(), entry.bytes.clone(), entry.stored.clone(), size))
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, WanError> {
@@ -170,7 +181,8 @@ impl Weights {
 
     fn shaped(&self, name: &str, wanted: &[usize]) -> Result<&Entry, WanError> {
         let entry = self.entry(name)?;
-        if entry.shape != wanted {
+        let counted = |side: &&usize| !entry.loose || **side != 1;
+        if !wanted.iter().filter(counted).eq(&entry.shape) {
             return Err(WanError::WrongShape {
                 path: entry.file.path().to_owned(),
                 name: name.to_owned(),
@@ -180,19 +192,6 @@ impl Weights {
         }
         Ok(entry)
     }
-
-    fn stored_dtype(&self, name: &str, entry: &Entry) -> Result<DType, WanError> {
-        match entry.dtype {
-            safetensors::Dtype::F32 => Ok(DType::F32),
-            safetensors::Dtype::F16 => Ok(DType::F16),
-            safetensors::Dtype::BF16 => Ok(DType::BF16),
-            other => Err(WanError::WrongType {
-                path: entry.file.path().to_owned(),
-                name: name.to_owned(),
-                dtype: format!("{other:?}"),
-            }),
-        }
-    }
 }
 
 /// The one tensor `name` of `shape` in the safetensors file at `path`, as f32 on the CPU.
@@ -200,7 +199,7 @@ pub fn read_tensor(path: &Path, name: &str, shape: &[usize]) -> Result<Tensor, W
     Weights::open_file(path)?.tensor(name, shape, DType::F32, &Device::Cpu)
 }
 
-/// The files that hold the weights in `folder`: those that the index names, else the single file.
+/// The files that hold the weights in `folder`: those that the index names, else the single file, else one in GGUF.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, WanError> {
     for stem in STEMS {
         let index = folder.join(format!("{stem}.safetensors.index.json"));
@@ -212,11 +211,15 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, WanError> {
             return Ok(vec![single]);
         }
     }
+    if let Some(path) = gguf::file_in(folder)? {
+        return Ok(vec![path]);
+    }
     let [diffusers, transformers] = STEMS;
     Err(WanError::config(
         folder,
         format!(
-            "no weights: neither {diffusers}.safetensors nor {transformers}.safetensors, nor an index of shards"
+            "no weights: neither {diffusers}.safetensors nor {transformers}.safetensors, nor an index of shards, nor a \
+             GGUF file"
         ),
     ))
 }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use candle_core::DType;
 use safetensors::SafeTensors;
 
-use super::Entry;
 use super::mapped::MappedFile;
+use super::{Entry, Stored};
 use crate::WanError;
 
 /// Bytes that hold the header's length, at the file's start.
@@ -26,8 +27,14 @@ pub(super) fn entries(path: &Path) -> Result<Vec<(String, Entry)>, WanError> {
     }
     let entry = |info: &safetensors::tensor::TensorInfo| Entry {
         file: file.clone(),
-        dtype: info.dtype,
+        stored: match info.dtype {
+            safetensors::Dtype::F32 => Stored::Plain(DType::F32),
+            safetensors::Dtype::F16 => Stored::Plain(DType::F16),
+            safetensors::Dtype::BF16 => Stored::Plain(DType::BF16),
+            other => Stored::Unknown(format!("{other:?}")),
+        },
         shape: info.shape.clone(),
+        loose: false,
         bytes: start + info.data_offsets.0..start + info.data_offsets.1,
     };
     Ok(tensors.into_iter().map(|(name, info)| (name, entry(info))).collect())

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::*;
 
-fn folder_with(files: &[(&str, &[u8])]) -> PathBuf {
+pub(super) fn folder_with(files: &[(&str, &[u8])]) -> PathBuf {
     static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let folder = std::env::temp_dir().join(format!("kinora-weights-{}-{number}", std::process::id()));

@@ -4,6 +4,7 @@
 
 mod bf16;
 mod dit;
+mod gguf;
 mod golden;
 mod lora;
 mod ops;
