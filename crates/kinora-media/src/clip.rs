@@ -1,8 +1,8 @@
 //! Frames to a playing MP4 file: colour, H.264 and container.
 //!
-//! [`ClipWriter`] takes frames on the caller's thread, turns their colours into the encoder's planes there, and
-//! encodes and writes on a thread of its own. A fixed set of buffers travels between the two, so a fast caller
-//! waits and memory stays bounded. No thread outlives the writer, however it ends.
+//! [`ClipWriter`] takes frames from the caller's thread; colour, encoding and writing have a thread of their own, so
+//! that the caller's cores need not stand still meanwhile. A fixed set of buffers travels between the two: a fast
+//! caller waits and memory stays bounded. No thread outlives the writer, however it ends.
 
 mod h264;
 mod mp4;
@@ -22,7 +22,7 @@ use self::mp4::Mp4Writer;
 use self::yuv::YuvFrame;
 
 /// Frames under way between the caller and the encoder.
-const BUFFERS_COUNT: usize = 4;
+const BUFFERS_COUNT: usize = 3;
 /// The encoder's largest picture, in either direction (level 5.2).
 const LONG_SIDE_MAX_PX: u32 = 3840;
 const SHORT_SIDE_MAX_PX: u32 = 2160;
@@ -105,10 +105,10 @@ pub enum ClipError {
 pub struct ClipWriter<W> {
     format: ClipFormat,
     taken_count: u32,
-    /// Frames to encode; closed to say that no more will come.
-    filled: Option<Sender<YuvFrame>>,
+    /// Frames to encode, as they were given; closed to say that no more will come.
+    filled: Option<Sender<Vec<u8>>>,
     /// Frames to fill.
-    spare: Receiver<YuvFrame>,
+    spare: Receiver<Vec<u8>>,
     worker: Option<JoinHandle<Result<(W, u64), ClipError>>>,
 }
 
@@ -121,8 +121,7 @@ impl<W: Write + Seek + Send + 'static> ClipWriter<W> {
         let (filled, to_encode) = channel();
         let (to_fill, spare) = channel();
         for _ in 0..BUFFERS_COUNT {
-            let frame = YuvFrame::new(format.width_px as usize, format.height_px as usize);
-            to_fill.send(frame).expect("the receiver lives in this function");
+            to_fill.send(Vec::new()).expect("the receiver lives in this function");
         }
         let worker = std::thread::Builder::new()
             .name("clip-encoder".to_owned())
@@ -141,7 +140,8 @@ impl<W: Write + Seek + Send + 'static> ClipWriter<W> {
         }
         let filled = self.filled.as_ref().ok_or(ClipError::AlreadyFailed)?;
         let sent = self.spare.recv().is_ok_and(|mut frame| {
-            frame.convert(rgb);
+            frame.clear();
+            frame.extend_from_slice(rgb);
             filled.send(frame).is_ok()
         });
         if !sent {
@@ -184,18 +184,20 @@ impl<W> Drop for ClipWriter<W> {
 
 /// The encoder's thread: ends when every frame came, when none will come any more, or at the first error.
 fn encode_all<W: Write + Seek>(
-    to_encode: &Receiver<YuvFrame>,
-    to_fill: &Sender<YuvFrame>,
+    to_encode: &Receiver<Vec<u8>>,
+    to_fill: &Sender<Vec<u8>>,
     mut encoder: H264Encoder,
     mut muxer: Mp4Writer<W>,
     format: ClipFormat,
 ) -> Result<(W, u64), ClipError> {
+    let mut frame = YuvFrame::new(format.width_px as usize, format.height_px as usize);
     let mut done_count = 0;
-    for frame in to_encode {
+    for rgb in to_encode {
+        frame.convert(&rgb);
+        // The caller may have left with its last frame.
+        let _nobody_fills = to_fill.send(rgb);
         muxer.push(encoder.encode(&frame)?)?;
         done_count += 1;
-        // The caller may have left with its last frame.
-        let _nobody_fills = to_fill.send(frame);
     }
     if done_count != format.frames_count {
         return Err(ClipError::FramesMissing { got: done_count, want: format.frames_count });

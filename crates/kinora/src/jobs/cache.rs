@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use super::record::Job;
 
-/// Bounds the cache by what its jobs weigh.
-const BYTES_MAX: u64 = 16 << 20;
-const JOBS_ESTIMATE: usize = 16 << 10;
+/// Bounds the cache by what its jobs weigh: about ten thousand that wait, which is more than callers poll at a time.
+const BYTES_MAX: u64 = 8 << 20;
+const JOBS_ESTIMATE: usize = 8 << 10;
 
 #[derive(Debug)]
 pub(super) struct JobCache(quick_cache::sync::Cache<Uuid, Arc<Job>, JobWeight>);

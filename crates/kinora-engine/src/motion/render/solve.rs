@@ -15,8 +15,6 @@ use super::super::scene::Map;
 pub(crate) const PITCH_PX: usize = 4;
 /// Converges to well under a hundredth of a pixel for the slopes that disparities have.
 const ITERATIONS: usize = 4;
-/// Does, too, from the nearness of the cell next to it.
-const ITERATIONS_FROM_NEIGHBOUR: usize = 2;
 /// Nearness of the farthest and the nearest disparity: even infinity moves a little, which looks less flat.
 const NEARNESS: (f32, f32) = (0.12, 1.0);
 
@@ -102,16 +100,17 @@ impl View {
 /// Planes over the output, one value per cell, with one cell more on each side than the frame needs.
 #[derive(Debug, Default)]
 pub(crate) struct Grid {
-    columns: usize,
-    rows: usize,
-    /// Offsets in x and in y, then whatever else was sampled at the source.
-    planes: Vec<Vec<f32>>,
+    pub(super) columns: usize,
+    pub(super) rows: usize,
+    pub(super) planes_count: usize,
+    /// `[rows, planes, columns]`: offsets in x and in y, then whatever else was sampled at the source.
+    pub(super) cells: Vec<f32>,
 }
 
 /// What a layer brings to a solve.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layer<'a> {
-    /// At 1/4 of the canvas.
+    /// At 1/4 of the canvas, at least two cells in either direction.
     pub(crate) disparity: &'a Map,
     /// Own movement of the layer's content, in pixels at 1/4 of the canvas: (dx, dy), added to the source.
     pub(crate) movement: Option<(&'a Map, &'a Map)>,
@@ -135,16 +134,7 @@ impl Grid {
         cells.par_chunks_exact_mut(columns * planes_count).enumerate().for_each(|(row, out)| {
             solve_row(frame, view, layer, row, out);
         });
-        let planes = (0..planes_count)
-            .map(|plane| {
-                let mut data = Vec::with_capacity(columns * rows);
-                for row in cells.chunks_exact(columns * planes_count) {
-                    data.extend_from_slice(&row[plane * columns..][..columns]);
-                }
-                data
-            })
-            .collect();
-        Self { columns, rows, planes }
+        Self { columns, rows, planes_count, cells }
     }
 
     /// One plane (the first) from its value at each cell's place in the output, in pixels; rows in parallel.
@@ -156,18 +146,17 @@ impl Grid {
                 *cell = value(place(column), place(row));
             }
         });
-        Self { columns, rows, planes: vec![plane] }
+        Self { columns, rows, planes_count: 1, cells: plane }
     }
 
     /// Interpolates a plane along output row `y` into `out`, which is as wide as the frame.
     pub(crate) fn row(&self, plane: usize, y: usize, scratch: &mut Vec<f32>, out: &mut [f32]) {
         let (top, weight) = cell_of(y);
         let top = top.min(self.rows - 2);
-        let plane = &self.planes[plane];
-        let above = &plane[top * self.columns..][..self.columns];
-        let below = &plane[(top + 1) * self.columns..][..self.columns];
+        let cells =
+            |row: usize| &self.cells[(row * self.planes_count + plane) * self.columns..][..self.columns];
         scratch.resize(self.columns, 0.0);
-        interpolate(above, below, weight, scratch, out);
+        interpolate(cells(top), cells(top + 1), weight, scratch, out);
     }
 }
 
@@ -194,75 +183,123 @@ fn cell_of(y: usize) -> (usize, f32) {
 }
 
 /// Output pixel at the centre of a grid cell, along either axis.
-fn place(cell: usize) -> f32 {
+pub(super) fn place(cell: usize) -> f32 {
     (cell * PITCH_PX) as f32 - PITCH_PX as f32 + 1.5
 }
 
+/// Cells that are solved side by side, so that none waits for another's fixed point.
+const LANES: usize = 16;
+type Lanes = [f32; LANES];
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+#[allow(unsafe_code)]
 fn solve_row(frame: &Frame, view: &View, layer: &Layer<'_>, row: usize, out: &mut [f32]) {
     let columns = frame.width_px / PITCH_PX + 2;
     let (cx, cy) = frame.centre();
     let y = place(row) - cy;
-    let (dx, rest) = out.split_at_mut(columns);
-    let (dy, extra) = rest.split_at_mut(columns);
-    let spot = |x: f32, y: f32| {
-        let (u, v) = frame.quarter(x, y);
-        Spot::new(layer.disparity, u, v)
-    };
-    let first = view.source(place(0) - cx, y, |x, y| spot(x, y).of(layer.disparity));
-    let mut near = nearness(spot(first.0, first.1).of(layer.disparity));
-    let is_plain = layer.movement.is_none() && layer.extra.is_empty();
-    for column in 0..columns {
-        let x = place(column) - cx;
-        let seen = view.seen(x, y);
-        let mut at = view.through(seen, near);
-        for _ in 0..ITERATIONS_FROM_NEIGHBOUR {
-            near = nearness(spot(at.0, at.1).of(layer.disparity));
-            at = view.through(seen, near);
+    for first in (0..columns).step_by(LANES) {
+        let count = LANES.min(columns - first);
+        let x0 = place(first) - cx;
+        let mut block = Block::default();
+        for k in 0..LANES {
+            let x = x0 + (k * PITCH_PX) as f32;
+            (block.seen_x[k], block.seen_y[k]) = view.seen(x, y);
         }
-        (dx[column], dy[column]) = (at.0 - x, at.1 - y);
-        if is_plain {
-            continue;
+        block.converge(frame, view, layer.disparity);
+        let (mut offsets, mut value) = ([[0.0; LANES]; 2], [0.0; LANES]);
+        for k in 0..LANES {
+            let x = x0 + (k * PITCH_PX) as f32;
+            (offsets[0][k], offsets[1][k]) = (block.x[k] - x, block.y[k] - y);
         }
-        let spot = spot(at.0, at.1);
-        if let Some((move_x, move_y)) = layer.movement {
-            dx[column] += spot.of(move_x);
-            dy[column] += spot.of(move_y);
+        let mut planes = out.chunks_exact_mut(columns).map(|plane| &mut plane[first..first + count]);
+        let spots = block.spots(frame, layer.disparity);
+        let movement = layer.movement.map(|(x, y)| [x, y]);
+        for (axis, mut offset) in offsets.into_iter().enumerate() {
+            if let Some(movement) = movement {
+                spots.of(movement[axis], &mut value);
+                (0..LANES).for_each(|k| offset[k] += value[k]);
+            }
+            planes.by_ref().take(1).for_each(|plane| plane.copy_from_slice(&offset[..count]));
         }
-        for (map, out) in layer.extra.iter().zip(extra.chunks_exact_mut(columns)) {
-            out[column] = spot.of(map);
+        for (map, plane) in layer.extra.iter().zip(planes) {
+            spots.of(map, &mut value);
+            plane.copy_from_slice(&value[..count]);
         }
     }
 }
 
-/// A place between cells, found once for all maps of a size. Beyond the rim the rim's value holds.
-#[derive(Debug, Clone, Copy)]
-struct Spot {
-    first: usize,
-    right: usize,
-    down: usize,
-    u: f32,
-    v: f32,
+/// Places of a block of cells, in pixels around the frame's centre.
+#[derive(Default)]
+struct Block {
+    /// Of what is infinitely far.
+    seen_x: Lanes,
+    seen_y: Lanes,
+    /// Of the layer.
+    x: Lanes,
+    y: Lanes,
 }
 
-impl Spot {
+impl Block {
+    /// [`View::source`] for each cell.
     #[inline(always)]
-    fn new(map: &Map, u: f32, v: f32) -> Self {
-        let (u, v) = (u.max(0.0).min((map.width - 1) as f32), v.max(0.0).min((map.height - 1) as f32));
-        let (x, y) = (u as usize, v as usize);
-        Self {
-            first: y * map.width + x,
-            right: usize::from(x + 1 < map.width),
-            down: if y + 1 < map.height { map.width } else { 0 },
-            u: u - x as f32,
-            v: v - y as f32,
+    fn converge(&mut self, frame: &Frame, view: &View, disparity: &Map) {
+        (self.x, self.y) = (self.seen_x, self.seen_y);
+        let mut near = [0.0; LANES];
+        for _ in 0..ITERATIONS {
+            self.spots(frame, disparity).of(disparity, &mut near);
+            for k in 0..LANES {
+                let seen = (self.seen_x[k], self.seen_y[k]);
+                (self.x[k], self.y[k]) = view.through(seen, nearness(near[k]));
+            }
         }
     }
 
     #[inline(always)]
-    fn of(&self, map: &Map) -> f32 {
-        let at = |k: usize| map.data[self.first + k];
-        let top = at(0) + (at(self.right) - at(0)) * self.u;
-        let bottom = at(self.down) + (at(self.down + self.right) - at(self.down)) * self.u;
-        top + (bottom - top) * self.v
+    fn spots(&self, frame: &Frame, map: &Map) -> Spots {
+        let (mut u, mut v) = ([0.0; LANES], [0.0; LANES]);
+        for k in 0..LANES {
+            (u[k], v[k]) = frame.quarter(self.x[k], self.y[k]);
+        }
+        Spots::new(map, &u, &v)
+    }
+}
+
+/// Places between cells, found once for all maps of a size. Beyond the rim the rim's value holds.
+struct Spots {
+    /// The cell above and to the left; one to its right and one below it exist.
+    first: [u32; LANES],
+    u: Lanes,
+    v: Lanes,
+}
+
+impl Spots {
+    #[inline(always)]
+    fn new(map: &Map, u: &Lanes, v: &Lanes) -> Self {
+        let (last_column, last_row) = (map.width as u32 - 1, map.height as u32 - 1);
+        let mut spots = Self { first: [0; LANES], u: [0.0; LANES], v: [0.0; LANES] };
+        for k in 0..LANES {
+            let u = u[k].max(0.0).min(last_column as f32);
+            let v = v[k].max(0.0).min(last_row as f32);
+            let (x, y) = ((u as u32).min(last_column - 1), (v as u32).min(last_row - 1));
+            spots.first[k] = y * map.width as u32 + x;
+            (spots.u[k], spots.v[k]) = (u - x as f32, v - y as f32);
+        }
+        spots
+    }
+
+    #[inline(always)]
+    fn of(&self, map: &Map, out: &mut Lanes) {
+        let (mut above, mut below) = ([[0.0; LANES]; 2], [[0.0; LANES]; 2]);
+        for k in 0..LANES {
+            let first = self.first[k] as usize;
+            let (top, bottom) = (&map.data[first..first + 2], &map.data[first + map.width..][..2]);
+            (above[0][k], above[1][k]) = (top[0], top[1]);
+            (below[0][k], below[1][k]) = (bottom[0], bottom[1]);
+        }
+        for k in 0..LANES {
+            let top = above[0][k] + (above[1][k] - above[0][k]) * self.u[k];
+            let bottom = below[0][k] + (below[1][k] - below[0][k]) * self.u[k];
+            out[k] = top + (bottom - top) * self.v[k];
+        }
     }
 }

@@ -1,3 +1,4 @@
+use super::solve::place;
 use super::*;
 
 fn map(width: usize, height: usize) -> Map {
@@ -37,6 +38,32 @@ fn a_solved_source_satisfies_its_equation() {
         let sy = scale * (0.05f32.cos() * y - 0.05f32.sin() * x);
         assert!((qx - (sx * (1.0 - 0.2 * d) + d * 0.09 * 320.0)).abs() < 0.05);
         assert!((qy - (sy * (1.0 - 0.2 * d) - d * 0.02 * 320.0)).abs() < 0.05);
+    }
+}
+
+#[test]
+fn every_cell_of_a_grid_holds_its_source() {
+    // Neither whole blocks of cells nor a view that stays on the map.
+    let frame = Frame { width_px: 112, height_px: 48, margin_x_px: 8, margin_y_px: 8 };
+    let disparity = map(32, 16);
+    let sway = disparity.map(|v| 3.0 * v);
+    let layer = Layer { disparity: &disparity, movement: Some((&sway, &disparity)), extra: &[&sway] };
+    let pose = Pose { tx: 0.15, ty: -0.1, tz: 0.2, px: 0.08, roll: 0.1, zoom: 0.02, ..Pose::REST };
+    let view = View::new(&pose, 112);
+    let grid = Grid::solve(&frame, &view, &layer);
+    let (cx, cy) = frame.centre();
+    for (row, column) in (0..grid.rows).flat_map(|row| (0..grid.columns).map(move |column| (row, column))) {
+        let (x, y) = (place(column) - cx, place(row) - cy);
+        let at = |map: &Map, x: f32, y: f32| {
+            let (u, v) = frame.quarter(x, y);
+            map.bilinear(u, v)
+        };
+        let (qx, qy) = view.source(x, y, |x, y| at(&disparity, x, y));
+        let want = [qx - x + at(&sway, qx, qy), qy - y + at(&disparity, qx, qy), at(&sway, qx, qy)];
+        for (plane, want) in want.into_iter().enumerate() {
+            let got = grid.cells[(row * grid.planes_count + plane) * grid.columns + column];
+            assert!((got - want).abs() < 1e-3, "plane {plane} at ({column}, {row}): {got}, not {want}");
+        }
     }
 }
 
