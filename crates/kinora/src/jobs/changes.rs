@@ -94,13 +94,6 @@ pub(super) struct ForgetUploads {
     pub(super) before_ms: i64,
 }
 
-/// Forgets pictures that nobody names and that were last used before a time; answers which.
-#[derive(Debug)]
-pub(super) struct ForgetInputs {
-    pub(super) before_ms: i64,
-    pub(super) limit: i64,
-}
-
 /// A worker is there, and this fast.
 #[derive(Debug, Clone)]
 pub struct Presence {

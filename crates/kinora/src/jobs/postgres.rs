@@ -29,7 +29,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
 
-pub(super) use repository::Repository;
+pub(super) use repository::{Pools, Repository};
 
 use super::signals::{Signals, Tidings};
 use super::store::{DatabaseUrl, StoreError};
@@ -75,7 +75,8 @@ pub(super) async fn open(
     let seats = (0..WRITERS_COUNT)
         .map(|_| Seat { options: options.clone().options(SESSION), connection: None })
         .collect();
-    Ok((Repository::start(seats, readers, false, queued_max, &signals), secret))
+    let pools = Pools { forgetters: readers.clone(), readers };
+    Ok((Repository::start(seats, pools, false, queued_max, &signals), secret))
 }
 
 /// The secret that signs media URLs; whoever starts first makes it.

@@ -1,6 +1,6 @@
 //! The queue in a SQLite file, for one serving process.
 //!
-//! One connection writes (group commit), several read. Only the writer fills the cache of jobs, after its commit; since
+//! One connection writes (group commit), several read; one more forgets pictures that nobody names. Only the writer fills the cache of jobs, after its commit; since
 //! no other process writes jobs, a cached job is never older than its row. `kinora keys` may write keys beside it.
 
 /// Rows that a change reads first. The one writer needs no locks.
@@ -28,7 +28,7 @@ use std::time::Duration;
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
-pub(super) use repository::Repository;
+pub(super) use repository::{Pools, Repository};
 
 use super::signals::{Signals, Tidings};
 use super::store::StoreError;
@@ -59,10 +59,13 @@ pub(super) async fn open(path: &Path, queued_max: i64, signals: Signals) -> Resu
     let mut connection = options.connect().await?;
     require_version(&mut connection).await?;
     sqlx::migrate!("migrations/sqlite").run(&mut connection).await?;
+    // To check its foreign keys SQLite would read all jobs for each picture that goes.
+    let forgetters =
+        SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options.clone().foreign_keys(false));
     let readers =
         SqlitePoolOptions::new().max_connections(READERS_COUNT).connect_with(options.read_only(true)).await?;
-    let seats = vec![Seat(connection)];
-    Ok(Repository::start(seats, readers, true, queued_max, &signals))
+    let pools = Pools { readers, forgetters };
+    Ok(Repository::start(vec![Seat(connection)], pools, true, queued_max, &signals))
 }
 
 async fn require_version(connection: &mut Connection) -> Result<(), StoreError> {

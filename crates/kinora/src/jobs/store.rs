@@ -7,9 +7,8 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::changes::{
-    AddInput, Claim, ExpireLeases, FillUpload, ForgetInputs, ForgetJobs, ForgetUploads, GrantUpload, Happen,
-    Heartbeat, Leases, NewJob, NewKey, Presence, RevokeKey, SubmitError, TakeTurn, UseInput, What,
-    WorkerGone,
+    AddInput, Claim, ExpireLeases, FillUpload, ForgetJobs, ForgetUploads, GrantUpload, Happen, Heartbeat,
+    Leases, NewJob, NewKey, Presence, RevokeKey, SubmitError, TakeTurn, UseInput, What, WorkerGone,
 };
 use super::outlook::{Outlook, Outlooks};
 use super::record::{EndedJob, Expired, InputRow, Job, KeyRow, UploadRow};
@@ -296,7 +295,7 @@ impl JobStore {
 
     /// Forgets pictures that nobody names and that were last used before a time, and says which.
     pub async fn forget_inputs(&self, before_ms: i64, limit: i64) -> Result<Vec<InputRow>, StoreError> {
-        on!(self, repository => repository.commit(ForgetInputs { before_ms, limit }).await)
+        on!(self, repository => repository.forget_inputs(before_ms, limit).await)
     }
 
     /// What the three would forget, one after the other.

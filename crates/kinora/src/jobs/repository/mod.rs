@@ -23,12 +23,21 @@ use crate::jobs::store::StoreError;
 use submits::Submitter;
 use writer::Writer;
 
+/// Connections besides the writers'.
+#[derive(Debug)]
+pub(in crate::jobs) struct Pools {
+    pub(in crate::jobs) readers: sqlx::Pool<Db>,
+    /// Remove pictures, in transactions of their own.
+    pub(in crate::jobs) forgetters: sqlx::Pool<Db>,
+}
+
 /// The queue in one database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(in crate::jobs) struct Repository {
     writer: Writer,
     submitter: Submitter,
     readers: sqlx::Pool<Db>,
+    forgetters: sqlx::Pool<Db>,
     /// Where no other process writes.
     cache: Option<Arc<JobCache>>,
 }
@@ -37,7 +46,7 @@ impl Repository {
     /// Starts one writing task for each seat.
     pub(super) fn start(
         seats: Vec<Seat>,
-        readers: sqlx::Pool<Db>,
+        pools: Pools,
         writes_alone: bool,
         queued_max: i64,
         signals: &Signals,
@@ -45,7 +54,8 @@ impl Repository {
         let cache = writes_alone.then(|| Arc::new(JobCache::new()));
         let writer = Writer::start(seats, cache.as_ref(), signals);
         let submitter = Submitter::start(writer.clone(), queued_max);
-        Self { writer, submitter, readers, cache }
+        let Pools { readers, forgetters } = pools;
+        Self { writer, submitter, readers, forgetters, cache }
     }
 
     /// Carries out a change: when this returns `Ok`, it is on disk.

@@ -3,8 +3,8 @@
 use sqlx::QueryBuilder;
 
 use super::writer::{Applied, Change};
-use super::{Connection, Db, Repository};
-use crate::jobs::changes::{ForgetInputs, ForgetJobs, ForgetUploads};
+use super::{BEGIN, Connection, Db, Repository};
+use crate::jobs::changes::{ForgetJobs, ForgetUploads};
 use crate::jobs::record::{EndedJob, Expired, InputRow};
 use crate::jobs::store::StoreError;
 
@@ -36,31 +36,6 @@ impl Change for ForgetUploads {
     }
 }
 
-impl Change for ForgetInputs {
-    type Answer = Vec<InputRow>;
-
-    /// Should a job come to name a picture between the look and the deletion, the foreign key refuses the deletion.
-    async fn apply(&self, connection: &mut Connection) -> Result<Applied<Self::Answer>, sqlx::Error> {
-        let unnamed: Vec<InputRow> = sqlx::query_as(skip_locked!(
-            "SELECT * FROM inputs WHERE used_at_ms < $1 \
-             AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.input_sha256 = inputs.sha256) \
-             AND NOT EXISTS (SELECT 1 FROM uploads WHERE uploads.input_sha256 = inputs.sha256) \
-             ORDER BY used_at_ms LIMIT $2"
-        ))
-        .bind(self.before_ms)
-        .bind(self.limit)
-        .fetch_all(&mut *connection)
-        .await?;
-        for input in &unnamed {
-            sqlx::query("DELETE FROM inputs WHERE sha256 = $1")
-                .bind(&input.sha256[..])
-                .execute(&mut *connection)
-                .await?;
-        }
-        Ok(unnamed.into())
-    }
-}
-
 impl Repository {
     /// Jobs that ended before a time, those that ended first before the others.
     pub(in crate::jobs) async fn ended_before(
@@ -72,13 +47,48 @@ impl Repository {
         Ok(sqlx::query_as(sql).bind(before_ms).bind(limit).fetch_all(&self.readers).await?)
     }
 
+    /// Forgets pictures that neither a job nor an upload names and that nobody was handed since a time.
+    ///
+    /// Should a job come to name one between the look and the deletion, PostgreSQL's foreign key refuses the deletion;
+    /// in SQLite nobody else writes meanwhile.
+    pub(in crate::jobs) async fn forget_inputs(
+        &self,
+        before_ms: i64,
+        limit: i64,
+    ) -> Result<Vec<InputRow>, StoreError> {
+        let mut transaction = self.forgetters.begin_with(BEGIN).await?;
+        let unnamed: Vec<InputRow> = sqlx::query_as(skip_locked!(
+            "SELECT * FROM inputs WHERE used_at_ms < $1 \
+             AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.input_sha256 = inputs.sha256 \
+                 AND jobs.finished_at_ms IS NOT NULL) \
+             AND sha256 NOT IN (SELECT input_sha256 FROM jobs WHERE status = 'queued' \
+                 UNION ALL SELECT input_sha256 FROM jobs WHERE status = 'processing') \
+             AND NOT EXISTS (SELECT 1 FROM uploads WHERE uploads.input_sha256 = inputs.sha256) \
+             ORDER BY used_at_ms LIMIT $2"
+        ))
+        .bind(before_ms)
+        .bind(limit)
+        .fetch_all(&mut *transaction)
+        .await?;
+        for input in &unnamed {
+            sqlx::query("DELETE FROM inputs WHERE sha256 = $1")
+                .bind(&input.sha256[..])
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(unnamed)
+    }
+
     /// What would be forgotten by all of the changes above, one after the other.
     pub(in crate::jobs) async fn expired(&self, before_ms: i64) -> Result<Expired, StoreError> {
         let jobs_count = "SELECT count(*) FROM jobs WHERE finished_at_ms < $1";
         let uploads_count = "SELECT count(*) FROM uploads WHERE created_at_ms < $1";
         let inputs_count = "SELECT count(*) FROM inputs WHERE used_at_ms < $1 \
              AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.input_sha256 = inputs.sha256 \
-                 AND (jobs.finished_at_ms IS NULL OR jobs.finished_at_ms >= $1)) \
+                 AND jobs.finished_at_ms >= $1) \
+             AND sha256 NOT IN (SELECT input_sha256 FROM jobs WHERE status = 'queued' \
+                 UNION ALL SELECT input_sha256 FROM jobs WHERE status = 'processing') \
              AND NOT EXISTS (SELECT 1 FROM uploads WHERE uploads.input_sha256 = inputs.sha256 \
                  AND uploads.created_at_ms >= $1)";
         let [jobs_count, uploads_count, inputs_count] = [
