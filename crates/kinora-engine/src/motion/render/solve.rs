@@ -193,6 +193,7 @@ type Lanes = [f32; LANES];
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 #[allow(unsafe_code)]
+#[allow(clippy::needless_range_loop, reason = "lanes of several arrays go together")]
 fn solve_row(frame: &Frame, view: &View, layer: &Layer<'_>, row: usize, out: &mut [f32]) {
     let columns = frame.width_px / PITCH_PX + 2;
     let (cx, cy) = frame.centre();
@@ -242,6 +243,7 @@ struct Block {
 impl Block {
     /// [`View::source`] for each cell.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "lanes of several arrays go together")]
     fn converge(&mut self, frame: &Frame, view: &View, disparity: &Map) {
         (self.x, self.y) = (self.seen_x, self.seen_y);
         let mut near = [0.0; LANES];
