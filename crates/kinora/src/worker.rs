@@ -221,7 +221,7 @@ impl Worker {
     async fn attempt(&self, job: &Job, signals: &Arc<Signals>) -> Result<Outcome, WorkError> {
         let made = self.make(job, signals).await;
         match made {
-            Err(WorkError::Store(error)) => Err(WorkError::Unfit(error.to_string())),
+            Err(WorkError::Store(error)) if error.is_everywhere() => Err(WorkError::Unfit(error.to_string())),
             Err(error) if error.may_be_the_place() => match self.artifacts.probe().await {
                 Ok(()) => Err(error),
                 Err(unfit) => Err(WorkError::Unfit(unfit.to_string())),

@@ -199,19 +199,23 @@ pub fn read_tensor(path: &Path, name: &str, shape: &[usize]) -> Result<Tensor, W
     Weights::open_file(path)?.tensor(name, shape, DType::F32, &Device::Cpu)
 }
 
-/// The files that hold the weights in `folder`: those that the index names, else the single file, else one in GGUF.
+/// The files that hold the weights in `folder`: those that the index names, else the single file, else one in GGUF, which must not lie beside others.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, WanError> {
+    let gguf = gguf::file_in(folder)?;
     for stem in STEMS {
         let index = folder.join(format!("{stem}.safetensors.index.json"));
+        let single = folder.join(format!("{stem}.safetensors"));
+        if let Some(path) = gguf.as_ref().filter(|_| index.exists() || single.exists()) {
+            return Err(WanError::config(path, "there are weights in safetensors, too: keep one of the two"));
+        }
         if index.exists() {
             return shards(folder, &index);
         }
-        let single = folder.join(format!("{stem}.safetensors"));
         if single.exists() {
             return Ok(vec![single]);
         }
     }
-    if let Some(path) = gguf::file_in(folder)? {
+    if let Some(path) = gguf {
         return Ok(vec![path]);
     }
     let [diffusers, transformers] = STEMS;

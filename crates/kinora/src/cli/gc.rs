@@ -6,13 +6,14 @@ use clap::Args;
 
 use super::storage::{Database, Files};
 use super::{Failure, runtime};
-use crate::artifacts::{Artifacts, Bucket};
+use crate::artifacts::{Artifacts, Bucket, DataFolder};
 use crate::jobs::StoreSettings;
 use crate::retention::Retention;
 
 /// Remove what ended long ago, as `kinora serve --keep-days` does by itself: requests, their clips, unused pictures.
 ///
-/// A data folder must not be served meanwhile, but for --dry-run. With PostgreSQL it may run beside servers and workers.
+/// Give it the same --database-url and --artifacts as the server. A data folder must not be served meanwhile, but for
+/// --dry-run; with PostgreSQL it may run beside servers and workers.
 #[derive(Debug, Args)]
 pub struct Gc {
     #[command(flatten)]
@@ -39,6 +40,14 @@ impl Gc {
 
     #[expect(clippy::print_stdout, reason = "the command's result")]
     async fn collect(self) -> Result<(), Failure> {
+        let file = DataFolder::open(&self.database.data.data_dir)?.database();
+        if self.database.database_url.is_none() && !file.exists() {
+            let problem = format!(
+                "there is no database at {}; give --database-url or another --data-dir",
+                file.display()
+            );
+            return Err(Failure::Usage(anyhow::Error::msg(problem)));
+        }
         let artifacts = Artifacts::open(&self.database.data.data_dir)?;
         let is_alone = self.database.database_url.is_none() && !self.dry_run;
         let _lock = is_alone.then(|| artifacts.folder().lock()).transpose()?;

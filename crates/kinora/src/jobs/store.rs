@@ -33,6 +33,24 @@ pub enum StoreError {
     Closed,
 }
 
+impl StoreError {
+    /// Whether any other job would have met it, too; otherwise the rows at hand are damaged.
+    pub fn is_everywhere(&self) -> bool {
+        /// SQLite's primary code, and PostgreSQL's class.
+        const CORRUPT: i32 = 11;
+        const INTERNAL: &str = "XX";
+        match self {
+            Self::Database(sqlx::Error::Database(error)) => error.code().is_none_or(|code| {
+                !code.starts_with(INTERNAL) && code.parse::<i32>().map_or(true, |code| code & 0xff != CORRUPT)
+            }),
+            Self::Database(
+                sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_),
+            ) => false,
+            _ => true,
+        }
+    }
+}
+
 /// Limits the store keeps.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreSettings {
@@ -291,6 +309,11 @@ impl JobStore {
     /// Forgets the uploads that were granted before a time, and says how many.
     pub async fn forget_uploads(&self, before_ms: i64) -> Result<u64, StoreError> {
         on!(self, repository => repository.commit(ForgetUploads { before_ms }).await)
+    }
+
+    /// Whether any picture is known.
+    pub async fn has_inputs(&self) -> Result<bool, StoreError> {
+        on!(self, repository => repository.has_inputs().await)
     }
 
     /// Forgets pictures that nobody names and that were last used before a time, and says which.

@@ -155,3 +155,32 @@ async fn a_picture_that_is_stored_again_is_not_hit_by_a_removal_that_comes_late(
     fixture.retention.artifacts.remove(ArtifactKey::of_input([1; 32], forgotten[0].version)).await.unwrap();
     assert!(!fixture.has(before).await && fixture.has(again).await);
 }
+
+#[tokio::test]
+async fn files_that_do_not_go_keep_their_own_request_and_nothing_else() {
+    let fixture = Fixture::new().await;
+    fixture.picture(1, 30).await;
+    let unused = fixture.picture(2, 30).await;
+    let (stuck, other) = (fixture.job(1, 12).await, fixture.job(1, 11).await);
+    let files = fixture.folder.path().join("outputs").join(stuck.to_string());
+    std::fs::remove_dir_all(&files).unwrap();
+    std::fs::write(&files, b"not a folder").unwrap();
+    assert_eq!(fixture.retention.remove(true).await.unwrap(), counts(1, 0, 1));
+    assert!(fixture.store().get(stuck).await.unwrap().is_some());
+    assert_eq!(fixture.has_job(other).await, (false, false));
+    assert!(!fixture.has(unused).await);
+    std::fs::remove_file(&files).unwrap();
+    assert_eq!(fixture.retention.remove(true).await.unwrap(), counts(1, 0, 1), "the next look finds it");
+}
+
+#[tokio::test]
+async fn a_store_that_knows_no_picture_removes_none() {
+    let fixture = Fixture::new().await;
+    let key = ArtifactKey::of_input([1; 32], 99);
+    fixture.retention.artifacts.put(key, Bytes::from_static(b"picture"), "image/png").await.unwrap();
+    let file =
+        std::fs::File::options().write(true).open(fixture.folder.path().join(key.to_string())).unwrap();
+    file.set_modified(std::time::SystemTime::now() - Duration::from_secs(11 * 24 * 3600)).unwrap();
+    assert_eq!(fixture.retention.remove(true).await.unwrap(), counts(0, 0, 0));
+    assert!(fixture.has(key).await, "it may be all that is left of a lost database");
+}

@@ -202,3 +202,12 @@ fn age(database: &Path, days: i64) {
         connection.close().await.unwrap();
     });
 }
+
+#[test]
+fn a_collection_without_a_database_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kinora"));
+    let output = command.args(["gc", "--keep-days", "1", "--data-dir"]).arg(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("there is no database"));
+}

@@ -102,4 +102,8 @@ fn files_that_lie_are_told_and_nothing_panics() {
     let error = Weights::open(&folder).unwrap_err().to_string();
     assert!(error.contains("a.gguf and b.gguf"), "{error}");
     std::fs::remove_dir_all(folder).unwrap();
+    let folder = folder_with(&[("a.gguf", &whole), ("model.safetensors", b"")]);
+    let error = Weights::open(&folder).unwrap_err().to_string();
+    assert!(error.contains("a.gguf") && error.contains("keep one of the two"), "{error}");
+    std::fs::remove_dir_all(folder).unwrap();
 }

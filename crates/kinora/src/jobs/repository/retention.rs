@@ -1,4 +1,5 @@
-//! Forgetting what is kept no longer. Each step finds its rows by an index, however much is kept.
+//! Forgetting what is kept no longer. Each step finds its rows by an index, however much is kept, but for the pictures
+//! of requests that wait or are worked on, which are looked through.
 
 use sqlx::QueryBuilder;
 
@@ -45,6 +46,13 @@ impl Repository {
     ) -> Result<Vec<EndedJob>, StoreError> {
         let sql = "SELECT id, attempt FROM jobs WHERE finished_at_ms < $1 ORDER BY finished_at_ms LIMIT $2";
         Ok(sqlx::query_as(sql).bind(before_ms).bind(limit).fetch_all(&self.readers).await?)
+    }
+
+    /// Whether any picture is known.
+    pub(in crate::jobs) async fn has_inputs(&self) -> Result<bool, StoreError> {
+        let first: Option<i64> =
+            sqlx::query_scalar("SELECT used_at_ms FROM inputs LIMIT 1").fetch_optional(&self.readers).await?;
+        Ok(first.is_some())
     }
 
     /// Forgets pictures that neither a job nor an upload names and that nobody was handed since a time.

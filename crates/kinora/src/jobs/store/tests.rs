@@ -601,3 +601,10 @@ async fn whole_reads(watcher: &mut sqlx::PgConnection) -> Vec<(String, i64)> {
                WHERE relname IN ('jobs', 'inputs', 'uploads') ORDER BY 1";
     sqlx::query_as(sql).fetch_all(watcher).await.unwrap()
 }
+
+#[test]
+fn damaged_rows_are_not_taken_for_a_failing_database() {
+    let damaged = sqlx::Error::ColumnDecode { index: "width_px".into(), source: "not a number".into() };
+    assert!(!StoreError::Database(damaged).is_everywhere());
+    assert!(StoreError::Database(sqlx::Error::PoolTimedOut).is_everywhere());
+}
