@@ -58,7 +58,12 @@ impl DataFolder {
     }
 
     pub fn database(&self) -> PathBuf {
-        self.root.join(DATABASE)
+        Self::database_in(&self.root)
+    }
+
+    /// Where the database of a folder lies that may not be there.
+    pub fn database_in(root: &Path) -> PathBuf {
+        root.join(DATABASE)
     }
 
     /// The secret that signs media URLs; made on first use, readable by the owner alone.

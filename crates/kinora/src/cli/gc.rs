@@ -40,7 +40,7 @@ impl Gc {
 
     #[expect(clippy::print_stdout, reason = "the command's result")]
     async fn collect(self) -> Result<(), Failure> {
-        let file = DataFolder::open(&self.database.data.data_dir)?.database();
+        let file = DataFolder::database_in(&self.database.data.data_dir);
         if self.database.database_url.is_none() && !file.exists() {
             let problem = format!(
                 "there is no database at {}; give --database-url or another --data-dir",

@@ -62,7 +62,7 @@ pub struct EngineChoice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
     F32,
-    /// Half the width: half as fast again on processors with AVX-512 BF16, coarser everywhere.
+    /// Half the width: about 1.5 times as fast on processors with AVX-512 BF16, coarser everywhere.
     Bf16,
 }
 

@@ -210,4 +210,5 @@ fn a_collection_without_a_database_is_refused() {
     let output = command.args(["gc", "--keep-days", "1", "--data-dir"]).arg(folder.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(String::from_utf8(output.stderr).unwrap().contains("there is no database"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is made there");
 }
