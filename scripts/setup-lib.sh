@@ -60,14 +60,26 @@ cargo_tool() {
 # faketime: libfaketime, which moves the wall clock of a process, where Debian has it.
 faketime() { compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || debian_packages libfaketime; }
 
-# postgres_start: a PostgreSQL server of its own on a free port, at $postgres_url (without a database's name). It
+# torture_tools: what breaks things in tests/torture. Without one of them, what needs it is skipped.
+torture_tools() {
+  faketime || note "libfaketime could not be installed: clocks are not moved"
+  need strace strace || true
+  need ip iproute2 || true
+}
+
+# postgres_start [BYTES]: a PostgreSQL server of its own on a free port, at $postgres_url (without a database's name). It
 # refuses to run as root, so root runs it as the user that Debian's package makes. Tests find it by the environment.
+# With BYTES, and where root may, it lies on a disk of that size, which a test may fill.
 postgres_start() {
-  local bin port
+  local bin port more=""
   [ -n "$(postgres_bin)" ] || debian_packages postgresql || return 1
   bin="$(postgres_bin)"
   [ -n "$bin" ] || return 1
-  postgres_dir="$(mktemp -d)"
+  postgres_dir="$(mktemp -d)" postgres_disk=""
+  if [ -n "${1:-}" ] && [ "$(id -u)" = 0 ] && mount -t tmpfs -o "size=$1" kinora-postgres "$postgres_dir" 2>/dev/null; then
+    postgres_disk="$postgres_dir" more="-c max_wal_size=96MB"
+  fi
+  export KINORA_TEST_POSTGRES_DISK="$postgres_disk"
   port="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')" || return 1
   postgres_as="env"
   if [ "$(id -u)" = 0 ]; then
@@ -76,7 +88,7 @@ postgres_start() {
   fi
   (cd "$postgres_dir" &&
     $postgres_as "$bin/initdb" -D data -U kinora -A trust -E UTF8 --locale=C >initdb.log &&
-    $postgres_as "$bin/pg_ctl" -w -D "$postgres_dir/data" -l log -o "-p $port -k $postgres_dir -c listen_addresses=127.0.0.1 -c max_connections=300" start) >/dev/null || return 1
+    $postgres_as "$bin/pg_ctl" -w -D "$postgres_dir/data" -l log -o "-p $port -k $postgres_dir -c listen_addresses=127.0.0.1 -c max_connections=300 $more" start) >/dev/null || return 1
   postgres_url="postgres://kinora@127.0.0.1:$port"
   export KINORA_TEST_POSTGRES="$postgres_url"
   export KINORA_TEST_POSTGRES_CTL="$postgres_as $bin/pg_ctl -D $postgres_dir/data -l $postgres_dir/log"
@@ -87,5 +99,6 @@ postgres_bin() { { find /usr/lib/postgresql /usr/local/lib/postgresql -maxdepth 
 
 postgres_stop() {
   (cd "$postgres_dir" && $postgres_as "$(postgres_bin)/pg_ctl" -D data -m immediate stop) >/dev/null
+  [ -z "$postgres_disk" ] || umount "$postgres_disk"
   rm -rf "$postgres_dir"
 }

@@ -33,6 +33,8 @@ LIST_PAGE = 100
 # Of what a caller does; the rest is polling. Low enough that the worker keeps up with what is not cancelled.
 SUBMIT_SHARE = 0.12
 CANCEL_SHARE = 0.03
+# Pictures that callers send again and again.
+SHADES_COUNT = 4
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Ledger:
 
     accepted: dict[str, str] = field(default_factory=dict)
     cancelled_ok: set[str] = field(default_factory=set)
+    missed: set[str] = field(default_factory=set)
     ended: dict[str, tuple] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     unanswered: int = 0
@@ -78,14 +81,12 @@ def opened(url: str) -> tuple[str, str]:
 class Caller(threading.Thread):
     """One client: submits, polls what it knows, cancels some of it, and takes a dead server as a pause."""
 
-    shades_count = 4
-
     def __init__(self, number: int, url: str, key: str, ledger: Ledger, stop: threading.Event, seed: int) -> None:
         super().__init__(name=f"caller-{number}")
         self.client, self.ledger, self.stop = Client(url, key), ledger, stop
         self.random = random.Random(f"{seed}/{number}")
         self.mine: list[str] = []
-        self.number = number
+        self.number, self.submitted = number, 0
 
     def run(self) -> None:
         while not self.stop.is_set():
@@ -101,15 +102,23 @@ class Caller(threading.Thread):
         elif choice < SUBMIT_SHARE + CANCEL_SHARE:
             self.cancel(self.random.choice(self.mine))
         else:
-            answer = self.client.call("GET", f"/requests/{self.random.choice(self.mine)}")
-            self.judge(answer, {200, 503}, "poll")
-            if answer.status_code == 200:
-                self.ledger.see(answer.json())
+            self.poll(self.random.choice(self.mine))
         self.stop.wait(self.random.uniform(0, 0.03))
 
+    def poll(self, request_id: str) -> None:
+        answer = self.client.call("GET", f"/requests/{request_id}")
+        self.judge(answer, {200, 404, 503}, "poll")
+        if answer.status_code == 200:
+            self.ledger.see(answer.json())
+        self.note_missing(answer, request_id)
+
+    def picture(self) -> bytes:
+        return drawn(shade=self.random.randrange(SHADES_COUNT))
+
     def submit(self) -> None:
-        prompt = f"caller {self.number} request {len(self.mine)}"
-        payload = {"image": raw_base64(drawn(shade=self.random.randrange(self.shades_count))), "prompt": prompt}
+        self.submitted += 1
+        prompt = f"caller {self.number} request {self.submitted}"
+        payload = {"image": raw_base64(self.picture()), "prompt": prompt}
         try:
             answer = self.client.submit(payload)
         except requests.RequestException:
@@ -125,10 +134,18 @@ class Caller(threading.Thread):
 
     def cancel(self, request_id: str) -> None:
         answer = self.client.call("DELETE", f"/requests/{request_id}")
-        self.judge(answer, {200, 409, 503}, "cancel")
+        self.judge(answer, {200, 404, 409, 503}, "cancel")
         if answer.status_code == 200:
             with self.ledger.lock:
                 self.ledger.cancelled_ok.add(request_id)
+        self.note_missing(answer, request_id)
+
+    def note_missing(self, answer: requests.Response, request_id: str) -> None:
+        """Whether it was right to be gone is for the end to say."""
+        if answer.status_code == 404:
+            self.mine.remove(request_id)
+            with self.ledger.lock:
+                self.ledger.missed.add(request_id)
 
     def judge(self, answer: requests.Response, allowed: set[int], what: str) -> None:
         if answer.status_code not in allowed:
@@ -200,6 +217,7 @@ def check_records(records: list[dict], ledger: Ledger) -> None:
             problems.append(f"{request_id} was accepted and is gone")
         elif record["payload"]["prompt"] != prompt:
             problems.append(f"{request_id} carries another request's prompt")
+    problems += [f"{request_id} was accepted and answered 404" for request_id in ledger.missed & ledger.accepted.keys()]
     for request_id in ledger.cancelled_ok & by_id.keys():
         if by_id[request_id]["status"] != "cancelled":
             problems.append(f"{request_id} was cancelled with 200 and is {by_id[request_id]['status']}")

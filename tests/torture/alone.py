@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
-import subprocess
-import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
 from support.server import create_key
 
-from .process import Clock, Member, await_port, free_port, is_root, log_lines
+from . import full, old
+from .backup import copy_tree
+from .process import Clock, Member, await_port, free_port, log_lines
 
 DISK_BYTES = 256 << 20
-DISK_FULL_S = 1.5
+# Far longer than the disk is full, when no lease can be renewed: whichever ends while its server lives was stolen.
+LEASE_S = 10
 CLOCKS_S = (-3600, 0, 3600)
 # Kept behind the program's back: how often each request ended.
 LEDGER = """
@@ -23,6 +25,8 @@ CREATE TABLE torture_ends (id BLOB NOT NULL);
 CREATE TRIGGER torture_ended AFTER UPDATE OF status ON jobs
 WHEN NEW.status IN ('success', 'failed', 'cancelled') AND OLD.status <> NEW.status
 BEGIN INSERT INTO torture_ends VALUES (NEW.id); END;
+CREATE TRIGGER torture_missed AFTER DELETE ON jobs
+BEGIN INSERT INTO torture_removed VALUES (OLD.id, OLD.status, OLD.finished_at_ms); END;
 """
 
 
@@ -35,9 +39,9 @@ class Alone:
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.data = folder, folder / "data"
         self.data.mkdir()
-        self.events = {"kill the server": 6, "move the clock": 2}
+        self.events = {"kill the server": 6, "move the clock": 2, "remove what is old": 1}
         self.skipped = {}
-        self.mounted = is_root() and self._mount()
+        self.mounted = full.mount(self.data, DISK_BYTES)
         if self.mounted:
             self.events["fill the disk"] = 1
         else:
@@ -48,15 +52,12 @@ class Alone:
         self.clock, self.port = Clock(folder), free_port()
         self.key = create_key(self.data, "torture")
         with closing(sqlite3.connect(self.data / "kinora.db")) as database:
-            database.executescript(LEDGER)
+            database.executescript(old.LEDGER_TABLE.format(id="BLOB") + LEDGER)
         self.server = self._start()
 
-    def _mount(self) -> bool:
-        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "kinora-torture", self.data]
-        return subprocess.run(command, capture_output=True).returncode == 0
-
     def _start(self) -> Member:
-        more = ["--engine", "pattern", "--lease-s", "2", "--grace-s", "0", "--attempts-max", str(self.attempts_max)]
+        more = ["--engine", "pattern", "--lease-s", str(LEASE_S), "--grace-s", "0"]
+        more += ["--attempts-max", str(self.attempts_max), "--keep-days", str(old.KEEP_DAYS)]
         listen = ["--listen", f"127.0.0.1:{self.port}", "--data-dir", self.data]
         member = Member(self.folder, self.clock.environment(), "serve", *listen, *more)
         if not await_port(self.port, member.process):
@@ -75,31 +76,17 @@ class Alone:
             case "move the clock":
                 self.clock.set(choice.choice([offset for offset in CLOCKS_S if offset != self.clock.offset_s]))
             case "fill the disk":
-                self._fill_the_disk()
+                full.fill(self.data)
+            case "remove what is old":
+                self._grow_old()
 
-    def _fill_the_disk(self) -> None:
-        filler = self.data / "filler"
-        with filler.open("wb") as file:
-            block = bytes(1 << 20)
-            try:
-                while True:
-                    file.write(block)
-                    file.flush()
-            except OSError:
-                pass
-            # What the server frees meanwhile is taken as well.
-            until = time.monotonic() + DISK_FULL_S
-            while time.monotonic() < until:
-                try:
-                    file.write(b"\0" * 4096)
-                    file.flush()
-                except OSError:
-                    time.sleep(0.02)
-            try:
-                file.close()
-            except OSError:
-                pass
-        filler.unlink()
+    def _grow_old(self) -> None:
+        """A server looks for what is old when it starts, and goes on serving meanwhile."""
+        self.server.kill()
+        with closing(sqlite3.connect(self.data / "kinora.db")) as database, database:
+            for statement in old.dated_back(lambda value: f"X'{value.hex()}'"):
+                database.execute(statement)
+        self.server = self._start()
 
     def revive(self) -> None:
         if self.server.ended:
@@ -118,6 +105,18 @@ class Alone:
         with closing(sqlite3.connect(read_only, uri=True, timeout=30)) as database:
             return database.execute(sql).fetchall()
 
+    def removed(self) -> list[tuple[str, str, int | None]]:
+        found = self._query(old.REMOVED.format(id="lower(hex(id))"))
+        return [(dashed(name), status, ended) for name, status, ended in found]
+
+    def left_count(self) -> int:
+        return self._query(old.LEFT.format(before=old.before_ms()))[0][0]
+
+    def pictures(self) -> tuple[set[str], set[str]]:
+        """The files of pictures that the rows name, and those that are there."""
+        named = {name for (name,) in self._query("SELECT printf('%s-%016x', lower(hex(sha256)), version) FROM inputs")}
+        return named, {path.name for path in (self.data / "inputs").iterdir()}
+
     def ended_twice(self) -> list[str]:
         sql = "SELECT lower(hex(id)) FROM torture_ends GROUP BY id HAVING count(*) > 1"
         return [dashed(name) for (name,) in self._query(sql)]
@@ -130,7 +129,7 @@ class Alone:
             for event in log_lines(log):
                 started = started or event.get("message") == "server.started"
                 if started and event.get("message") == "job.lease_expired":
-                    found.append(f"{event.get('job.id')} attempt {event.get('job.attempt')}")
+                    found.append(f"{event.get('job.id')} attempt {event.get('job.attempt')} ({log.name})")
         return found
 
     def sweep(self) -> None:
@@ -154,11 +153,28 @@ class Alone:
         if verdict != ["ok"]:
             problems.append(f"the database: {verdict[:3]}")
 
+    def back_up(self, copy: Path) -> None:
+        """The database first, by SQLite's own online backup, and then the files."""
+        ours, other = self.data / "kinora.db", copy / "kinora.db"
+        with closing(sqlite3.connect(ours)) as source, closing(sqlite3.connect(other)) as target:
+            source.backup(target)
+        shutil.copy(self.data / "secret", copy)
+        for name in ("inputs", "outputs"):
+            copy_tree(self.data / name, copy / name)
+
+    def restore(self, copy: Path) -> tuple[str, list[Member]]:
+        port = free_port()
+        place = ["--listen", f"127.0.0.1:{port}", "--data-dir", copy]
+        more = ["--engine", "pattern", "--attempts-max", str(self.attempts_max)]
+        member = Member(self.folder, {}, "serve", *place, *more)
+        await_port(port, member.process)
+        return f"http://127.0.0.1:{port}", [member]
+
     def release(self) -> None:
         if not self.server.ended:
             self.server.kill()
         if self.mounted:
-            subprocess.run(["umount", self.data], check=True)
+            full.unmount(self.data)
 
 
 def dashed(name: str) -> str:

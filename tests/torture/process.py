@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from support.server import binary, clean_environment
@@ -70,14 +70,15 @@ class Member:
 
     lives = 0
 
-    def __init__(self, folder: Path, environment: dict[str, str], *arguments: str | Path) -> None:
+    def __init__(
+        self, folder: Path, environment: dict[str, str], *arguments: str | Path, inside: Sequence[str] = ()
+    ) -> None:
+        """`inside` begins a command that becomes the program, elsewhere."""
         Member.lives += 1
         self.log = folder / f"{Member.lives:05d}-{arguments[0]}.log"
-        # Set for whoever cannot be expected to keep a lease: one that was stopped or cut off.
-        self.disturbed = False
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [binary(), *map(str, arguments), "--log-format", "json"],
+                [*inside, binary(), *map(str, arguments), "--log-format", "json"],
                 env=clean_environment() | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -93,7 +94,6 @@ class Member:
         return self.process.wait(60)
 
     def pause(self, length_s: float) -> None:
-        self.disturbed = True
         self.process.send_signal(signal.SIGSTOP)
         time.sleep(length_s)
         self.process.send_signal(signal.SIGCONT)
@@ -124,5 +124,9 @@ def panics(folder: Path) -> list[str]:
     return found
 
 
-def is_root() -> bool:
-    return os.geteuid() == 0
+def told(folder: Path, *messages: str) -> Counter:
+    """How often the logs say one of these, by request."""
+    found = Counter()
+    for log in folder.glob("*.log"):
+        found.update(event.get("job.id") for event in log_lines(log) if event.get("message") in messages)
+    return found

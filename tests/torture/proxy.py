@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that can misbehave: slow, cut, or answering HTTP requests with 500."""
+"""A TCP proxy that can misbehave: slow, cut, or answering HTTP requests with 500."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import random
 import threading
 
+LOOPBACK = "127.0.0.1"
 CHUNK = 64 << 10
 PAUSE_S = (0.02, 0.15)
 ERROR_SHARE = 0.5
@@ -13,12 +14,12 @@ ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection:
 
 
 class Proxy:
-    """Passes connections on to a port. `mode` is one of MODES and takes effect at once, on open connections too."""
+    """Passes connections on to a port of loopback. `mode`, one of MODES, takes effect at once, on open ones too."""
 
     MODES = ("pass", "slow", "cut", "errors")
 
-    def __init__(self, upstream_port: int, seed: int) -> None:
-        self.upstream_port, self.random = upstream_port, random.Random(seed)
+    def __init__(self, upstream_port: int, seed: int, host: str = LOOPBACK) -> None:
+        self.host, self.upstream_port, self.random = host, upstream_port, random.Random(seed)
         self.mode = "pass"
         self.port = 0
         self.loop = asyncio.new_event_loop()
@@ -42,7 +43,7 @@ class Proxy:
 
     def _run(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self.loop)
-        server = self.loop.run_until_complete(asyncio.start_server(self._accept, "127.0.0.1", 0))
+        server = self.loop.run_until_complete(asyncio.start_server(self._accept, self.host, 0))
         self.port = server.sockets[0].getsockname()[1]
         started.set()
         self.loop.run_forever()
@@ -61,7 +62,7 @@ class Proxy:
                 writer.write(ERROR)
                 await writer.drain()
                 return
-            there, onward = await asyncio.open_connection("127.0.0.1", self.upstream_port)
+            there, onward = await asyncio.open_connection(LOOPBACK, self.upstream_port)
             try:
                 # Whichever side ends first ends both.
                 pumps = [asyncio.ensure_future(self._pump(*ends)) for ends in ((reader, onward), (there, writer))]

@@ -34,9 +34,11 @@ impl DataFolder {
     /// Opens `root`, making what is missing.
     pub fn open(root: &Path) -> Result<Self, ArtifactError> {
         for path in [root.to_owned(), root.join(INPUTS), root.join(OUTPUTS), root.join(STAGING)] {
-            private_folder().create(&path).map_err(failed("create", &path))?;
+            create_folder(&path, &private_folder())?;
         }
+        // Who was here before may have been killed between making a folder and syncing its name.
         sync_folder(root)?;
+        sync_folder(&root.join(OUTPUTS))?;
         Ok(Self { root: root.to_owned() })
     }
 
@@ -182,7 +184,7 @@ impl Staged {
     pub fn commit(mut self, path: &Path) -> Result<(), ArtifactError> {
         let folder = path.parent().expect("a final name has a folder");
         self.file.sync_all().map_err(failed("sync", &self.path))?;
-        create_folder(folder)?;
+        create_folder(folder, &fs::DirBuilder::new())?;
         fs::rename(&self.path, path).map_err(failed("rename to", path))?;
         self.committed = true;
         sync_folder(folder)
@@ -200,14 +202,17 @@ impl Drop for Staged {
 }
 
 /// Makes a folder and what is missing above it, each synced into its parent.
-fn create_folder(path: &Path) -> Result<(), ArtifactError> {
+fn create_folder(path: &Path, builder: &fs::DirBuilder) -> Result<(), ArtifactError> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
     let Some(parent) = path.parent() else { return Ok(()) };
-    create_folder(parent)?;
-    match fs::create_dir(path) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed("create", path)(e)),
+    create_folder(parent, builder)?;
+    match builder.create(path) {
+        // Somebody else may have made it meanwhile.
+        Err(e) if !(e.kind() == io::ErrorKind::AlreadyExists && path.is_dir()) => {
+            return Err(failed("create", path)(e));
+        }
         _ => {}
     }
     sync_folder(parent)
@@ -231,10 +236,10 @@ fn sync_folder(path: &Path) -> Result<(), ArtifactError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(failed("sync", path))
 }
 
-/// Makes folders, with what is missing above them, that only their owner may enter.
+/// Makes folders that only their owner may enter.
 fn private_folder() -> fs::DirBuilder {
+    #[cfg_attr(not(unix), expect(unused_mut))]
     let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder
