@@ -40,11 +40,18 @@ class Cable:
             raise
 
     def _await_namespace(self) -> None:
-        ours, deadline = os.readlink("/proc/self/ns/net"), time.monotonic() + START_LIMIT_S
-        while os.readlink(f"/proc/{self.holder.pid}/ns/net") == ours:
+        deadline = time.monotonic() + START_LIMIT_S
+        while self._namespace() in (None, os.readlink("/proc/self/ns/net")):
             if self.holder.poll() is not None or time.monotonic() > deadline:
-                raise TimeoutError("a network namespace is not permitted here")
+                raise TimeoutError("it is not permitted here")
             time.sleep(0.02)
+
+    def _namespace(self) -> str | None:
+        try:
+            return os.readlink(f"/proc/{self.holder.pid}/ns/net")
+        except OSError:
+            # One that was refused has ended.
+            return None
 
     def pull(self) -> None:
         ip("link", "set", self.outer, "down")
