@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::attention::{Inputs, QUERIES, RunningSoftmax, Shape};
-use super::bf16::{COLUMNS, Panels, ROWS, Tile};
+use super::bf16::{Before, COLUMNS, Factors, Panels, ROWS, Strip};
 
 /// Keys in a block, of whole panels.
 const KEYS: usize = 512;
@@ -48,7 +48,6 @@ struct Scratch {
     /// `[QUERIES, KEYS]`.
     scores: Vec<f32>,
     softmax: RunningSoftmax,
-    tile: Tile,
 }
 
 impl Scratch {
@@ -74,14 +73,13 @@ impl Scratch {
         let scale = 1.0 / (head_width as f32).sqrt();
         let pairs = 0..head_width.div_ceil(2);
         self.scores.resize(queries * block, 0.0);
-        for (index, rows) in self.scores.chunks_mut(ROWS * block).enumerate() {
+        let mut scores = Strip::of(&mut self.scores, block, 0..block);
+        for (index, row) in (0..queries).step_by(ROWS).enumerate() {
             let left = self.queries.panel(index, pairs.clone());
-            for start in (0..block).step_by(COLUMNS) {
-                self.tile.multiply(left, head.keys.panel((first + start) / COLUMNS, pairs.clone()));
-                for (row, scores) in rows.chunks_exact_mut(block).enumerate() {
-                    let scores = scores[start..].iter_mut().zip(self.tile.row(row));
-                    scores.for_each(|(score, sum)| *score = sum * scale);
-                }
+            for column in (0..block).step_by(COLUMNS) {
+                let right = head.keys.panel((first + column) / COLUMNS, pairs.clone());
+                let factors = Factors { left, right, next: &[] };
+                scores.multiply([row, column], factors, scale, Before::Nothing);
             }
         }
     }
@@ -90,16 +88,12 @@ impl Scratch {
     fn read(&mut self, out: &mut [f32], head: &Head, first: usize, [block, from]: [usize; 2], shape: Shape) {
         let Shape { width, head_width, .. } = shape;
         let pairs = block.div_ceil(2);
-        for (index, rows) in out.chunks_mut(ROWS * width).enumerate() {
+        let mut out = Strip::of(out, width, from..from + head_width);
+        for (index, row) in (0..out.rows()).step_by(ROWS).enumerate() {
             let left = self.powers.panel(index, 0..pairs);
-            for (panel, start) in (0..head_width).step_by(COLUMNS).enumerate() {
-                let values = head.values.panel(panel, first / 2..first / 2 + pairs);
-                self.tile.multiply(left, values);
-                let columns = COLUMNS.min(head_width - start);
-                for (row, out) in rows.chunks_exact_mut(width).enumerate() {
-                    let out = out[from + start..][..columns].iter_mut().zip(self.tile.row(row));
-                    out.for_each(|(out, sum)| *out += sum);
-                }
+            for (panel, column) in (0..head_width).step_by(COLUMNS).enumerate() {
+                let right = head.values.panel(panel, first / 2..first / 2 + pairs);
+                out.multiply([row, column], Factors { left, right, next: &[] }, 1.0, Before::There);
             }
         }
     }

@@ -8,7 +8,7 @@
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
-use super::bf16::add_product;
+use super::bf16;
 use super::matmul::{Mat, MatMut, Threads, multiply_add};
 use super::slices::{from_f32, with_f32};
 use super::{Products, tensor_dtype};
@@ -83,13 +83,9 @@ impl Linear {
             return Err(candle_core::Error::Msg(problem).into());
         }
         let bias = self.bias.as_ref().map(Tensor::to_vec1::<f32>).transpose()?;
-        let out = with_f32(x, |x| {
-            let mut out = filled(tokens, weight.rows(), bias.as_deref());
-            match products {
-                Products::F32 => product(&mut out, x, weight, bias.is_some()),
-                Products::Bf16 => add_product(&mut out, x, weight),
-            }
-            out
+        let out = with_f32(x, |x| match products {
+            Products::F32 => product(x, weight, bias.as_deref()),
+            Products::Bf16 => bf16::product(x, weight, bias.as_deref()),
         })?;
         Ok(from_f32(out, (tokens, weight.rows()))?)
     }
@@ -104,12 +100,13 @@ fn filled(tokens: usize, outputs: usize, bias: Option<&[f32]>) -> Vec<f32> {
     out
 }
 
-/// `out = x Wᵀ`, added to what stands there when `add`.
-fn product(out: &mut [f32], x: &[f32], weight: &Matrix, add: bool) {
+/// `x Wᵀ + bias` of x `[tokens, inputs]`.
+fn product(x: &[f32], weight: &Matrix, bias: Option<&[f32]>) -> Vec<f32> {
     let (outputs, inputs) = (weight.rows(), weight.columns());
-    let tokens = out.len() / outputs;
+    let tokens = x.len() / inputs;
+    let mut out = filled(tokens, outputs, bias);
     let x = Mat::rows(x, tokens, inputs, inputs);
-    let keep = f32::from(u8::from(add));
+    let keep = f32::from(u8::from(bias.is_some()));
     let mut columns = |start: usize, band: &[f32], rows: usize| {
         let numbers = &mut out[start..];
         let mut out = MatMut { numbers, rows: tokens, columns: rows, row_stride: outputs };
@@ -123,7 +120,8 @@ fn product(out: &mut [f32], x: &[f32], weight: &Matrix, add: bool) {
         );
     };
     if let Numbers::F32(numbers) = weight.numbers() {
-        return columns(0, numbers, outputs);
+        columns(0, numbers, outputs);
+        return out;
     }
     let band_rows = (BAND_NUMBERS / inputs).clamp(1, outputs);
     let mut band = vec![0.0; band_rows * inputs];
@@ -133,6 +131,7 @@ fn product(out: &mut [f32], x: &[f32], weight: &Matrix, add: bool) {
         widen(weight, start, band);
         columns(start, band, rows);
     }
+    out
 }
 
 /// Rows from `start` on into `band`, by all threads.

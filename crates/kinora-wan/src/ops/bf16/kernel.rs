@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 use super::Pair;
+use super::strip::{Before, Factors, Tile};
 use crate::ops::simd::vectorised;
 
 /// Rows of a left panel: with two vectors of columns their sums, 24 vectors, leave registers for what is multiplied.
@@ -15,36 +16,66 @@ pub(crate) const ROWS: usize = 12;
 /// Columns of a right panel: two vectors.
 pub(crate) const COLUMNS: usize = 32;
 
-/// Sums of one panel by another, `[ROWS, COLUMNS]`.
-#[derive(Debug)]
-#[repr(align(64))]
-pub(crate) struct Tile([f32; ROWS * COLUMNS]);
+/// `[ROWS, COLUMNS]`
+pub(super) type Sums = [f32; ROWS * COLUMNS];
 
-impl Default for Tile {
-    fn default() -> Self {
-        Self([0.0; ROWS * COLUMNS])
+/// Fills `tile` with `scale` times the factors' sums, added to `before`.
+///
+/// # Safety
+/// The tile's numbers may be read and written, by nobody else meanwhile; a row before them has as many numbers.
+pub(super) unsafe fn multiply(tile: Tile, factors: Factors<'_>, scale: f32, before: Before<'_>) {
+    let Factors { left, right, .. } = factors;
+    assert_eq!(left.len() / ROWS, right.len() / COLUMNS, "panels are as deep as each other");
+    #[cfg(target_arch = "x86_64")]
+    let whole = tile.size == [ROWS, COLUMNS];
+    #[cfg(target_arch = "x86_64")]
+    if whole && has_wide() {
+        // SAFETY: the machine has the features that the function is compiled for; the tile is whole.
+        return unsafe { wide::fill(tile, factors, scale, before) };
     }
+    let mut sums = [0.0; ROWS * COLUMNS];
+    sum(&mut sums, left, right);
+    // SAFETY: as the caller promises.
+    unsafe { fill(tile, &sums, scale, before) };
 }
 
-impl Tile {
-    pub(crate) fn row(&self, row: usize) -> &[f32] {
-        &self.0[row * COLUMNS..][..COLUMNS]
-    }
+#[cfg(target_arch = "x86_64")]
+fn has_wide() -> bool {
+    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
+}
 
-    /// Becomes the sums of `left` `[pairs, ROWS]` by `right` `[pairs, COLUMNS]`.
-    pub(crate) fn multiply(&mut self, left: &[Pair], right: &[Pair]) {
-        assert_eq!(left.len() / ROWS, right.len() / COLUMNS, "panels are as deep as each other");
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16") {
-            // SAFETY: the machine has the features that the function is compiled for.
-            return unsafe { multiply_wide(&mut self.0, left, right) };
+/// The sums of `left` `[pairs, ROWS]` by `right` `[pairs, COLUMNS]` alone.
+pub(super) fn sum(sums: &mut Sums, left: &[Pair], right: &[Pair]) {
+    #[cfg(target_arch = "x86_64")]
+    if has_wide() {
+        // SAFETY: the machine has the features that the function is compiled for.
+        return unsafe { wide::store(sums, Factors { left, right, next: &[] }) };
+    }
+    sum_plain(sums, left, right);
+}
+
+/// # Safety
+/// As [`multiply`].
+unsafe fn fill(tile: Tile, sums: &Sums, scale: f32, before: Before<'_>) {
+    let [rows, columns] = tile.size;
+    for (row, sums) in sums.chunks_exact(COLUMNS).enumerate().take(rows) {
+        // SAFETY: the tile has this row, of that many numbers.
+        let out = unsafe { std::slice::from_raw_parts_mut(tile.start.add(row * tile.stride), columns) };
+        match before {
+            Before::Nothing => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = scale * sum),
+            Before::Row(numbers) => {
+                out.iter_mut()
+                    .zip(sums)
+                    .zip(numbers)
+                    .for_each(|((out, sum), number)| *out = scale * sum + number);
+            }
+            Before::There => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += scale * sum),
         }
-        multiply_plain(&mut self.0, left, right);
     }
 }
 
 vectorised! {
-    pub(super) fn multiply_plain(sums: &mut [f32; ROWS * COLUMNS], left: &[Pair], right: &[Pair]) {
+    pub(super) fn sum_plain(sums: &mut Sums, left: &[Pair], right: &[Pair]) {
         sums.fill(0.0);
         for (left, right) in left.chunks_exact(ROWS).zip(right.chunks_exact(COLUMNS)) {
             for (sums, pair) in sums.chunks_exact_mut(COLUMNS).zip(left) {
@@ -68,13 +99,20 @@ fn high(pair: Pair) -> f32 {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn multiply_wide(sums: &mut [f32; ROWS * COLUMNS], left: &[Pair], right: &[Pair]) {
+mod wide {
     use std::arch::x86_64::{
-        __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps,
-        _mm512_storeu_ps,
+        __m512, __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps,
+        _mm512_setzero_ps, _mm512_storeu_ps,
     };
+
+    use super::{Before, COLUMNS, Factors, ROWS, Sums, Tile};
+
     const LANES: usize = 16;
+    const VECTORS: usize = COLUMNS / LANES;
+    /// Pairs of the depth for which one line of the cache is fetched ahead: so few at a time that they never hold up what
+    /// is read now.
+    const STEPS_PER_LINE: usize = 4;
 
     #[inline(always)]
     fn pairs(bits: __m512i) -> __m512bh {
@@ -82,24 +120,65 @@ fn multiply_wide(sums: &mut [f32; ROWS * COLUMNS], left: &[Pair], right: &[Pair]
         unsafe { std::mem::transmute(bits) }
     }
 
-    let mut lanes = [[_mm512_setzero_ps(); 2]; ROWS];
-    for (left, right) in left.chunks_exact(ROWS).zip(right.chunks_exact(COLUMNS)) {
-        // SAFETY: the chunk holds two vectors of sixteen pairs.
-        let (a, b) = unsafe {
-            (_mm512_loadu_si512(right.as_ptr().cast()), _mm512_loadu_si512(right.as_ptr().add(LANES).cast()))
-        };
-        for (lanes, pair) in lanes.iter_mut().zip(left) {
-            let pair = pairs(_mm512_set1_epi32(pair.cast_signed()));
-            lanes[0] = _mm512_dpbf16_ps(lanes[0], pair, pairs(a));
-            lanes[1] = _mm512_dpbf16_ps(lanes[1], pair, pairs(b));
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn sum(Factors { left, right, next }: Factors<'_>) -> [[__m512; VECTORS]; ROWS] {
+        let mut lanes = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+        let steps = left.chunks_exact(ROWS).zip(right.chunks_exact(COLUMNS));
+        for (step, (left, right)) in steps.enumerate() {
+            if step % STEPS_PER_LINE == 0
+                && let Some(pair) = next.get(step / STEPS_PER_LINE * LANES)
+            {
+                _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(pair).cast());
+            }
+            // SAFETY: the chunk holds two vectors of sixteen pairs.
+            let columns = unsafe {
+                [
+                    _mm512_loadu_si512(right.as_ptr().cast()),
+                    _mm512_loadu_si512(right.as_ptr().add(LANES).cast()),
+                ]
+            };
+            for (lanes, pair) in lanes.iter_mut().zip(left) {
+                let pair = pairs(_mm512_set1_epi32(pair.cast_signed()));
+                for (lanes, columns) in lanes.iter_mut().zip(columns) {
+                    *lanes = _mm512_dpbf16_ps(*lanes, pair, pairs(columns));
+                }
+            }
+        }
+        lanes
+    }
+
+    /// The sums alone.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) fn store(sums: &mut Sums, factors: Factors<'_>) {
+        for (sums, lanes) in sums.chunks_exact_mut(LANES).zip(sum(factors).as_flattened()) {
+            // SAFETY: the chunk holds sixteen numbers.
+            unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), *lanes) };
         }
     }
-    for (sums, lanes) in sums.chunks_exact_mut(COLUMNS).zip(lanes) {
-        let (first, second) = sums.split_at_mut(LANES);
-        // SAFETY: each half holds sixteen numbers.
-        unsafe {
-            _mm512_storeu_ps(first.as_mut_ptr(), lanes[0]);
-            _mm512_storeu_ps(second.as_mut_ptr(), lanes[1]);
+
+    /// As `multiply`, for whole tiles.
+    ///
+    /// # Safety
+    /// As there, and the tile has `ROWS` by `COLUMNS` numbers.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) unsafe fn fill(tile: Tile, factors: Factors<'_>, scale: f32, before: Before<'_>) {
+        let scale = _mm512_set1_ps(scale);
+        for (row, lanes) in sum(factors).iter().enumerate() {
+            for (vector, &sums) in lanes.iter().enumerate() {
+                // SAFETY: rows, columns and the row before them are whole, as promised.
+                unsafe {
+                    let out = tile.start.add(row * tile.stride + vector * LANES);
+                    let numbers = match before {
+                        Before::Nothing => _mm512_mul_ps(sums, scale),
+                        Before::Row(row) => {
+                            _mm512_fmadd_ps(sums, scale, _mm512_loadu_ps(row.as_ptr().add(vector * LANES)))
+                        }
+                        Before::There => _mm512_fmadd_ps(sums, scale, _mm512_loadu_ps(out)),
+                    };
+                    _mm512_storeu_ps(out, numbers);
+                }
+            }
         }
     }
 }
