@@ -63,8 +63,12 @@ impl Engine for WanEngine {
         sink: &mut dyn FrameSink,
         monitor: &dyn Monitor,
     ) -> Result<Generated, EngineError> {
-        let stages = self.pipeline.run(spec, picture, sink, monitor, &mut |_| {})?;
-        Ok(Generated { stages, plan: Some(json!({ "model": self.model_name() })) })
+        let made = self.pipeline.run(spec, picture, sink, monitor, &mut |_| {})?;
+        let mut plan = json!({ "model": self.model_name() });
+        if let Some(psnr_db) = made.seam_psnr_db {
+            plan["seam_psnr_db"] = psnr_db.into();
+        }
+        Ok(Generated { stages: made.times, plan: Some(plan) })
     }
 }
 

@@ -72,6 +72,15 @@ pub struct Needs {
     pub weights_bytes: u64,
 }
 
+/// What is told of a clip that was made.
+#[derive(Debug)]
+pub struct Made {
+    pub times: Vec<StageTime>,
+    /// Of two chained clips: the peak signal-to-noise ratio of the frame that they share as the second begins with it,
+    /// measured against the first's, which is shown. Infinite where both are the same.
+    pub seam_psnr_db: Option<f64>,
+}
+
 /// How one clip of a job is made.
 #[derive(Debug, Clone, Copy)]
 struct Plan {
@@ -214,7 +223,7 @@ impl Pipeline {
         sink: &mut dyn FrameSink,
         monitor: &dyn Monitor,
         tap: Tap<'_>,
-    ) -> Result<Vec<StageTime>, WanError> {
+    ) -> Result<Made, WanError> {
         let plan = self.plan(spec, picture);
         let mut job = Job { pipeline: self, plan, monitor, sink, tap, times: Vec::new() };
         if self.settings.noise.is_some() && parts(spec.duration) > 1 {
@@ -224,13 +233,18 @@ impl Pipeline {
         }
         let text = job.text(spec)?;
         let mut rgb = fit(picture, plan.size)?;
+        let mut seam_psnr_db = None;
         for (part, stages) in PARTS.iter().enumerate().take(parts(spec.duration)) {
             let noise = self.noise(spec.seed, part, plan)?;
             let condition = job.condition(stages, &rgb)?;
             let latents = job.denoise(stages, &condition, noise, &text)?;
-            rgb = job.decode(stages, &latents, part > 0)?;
+            let [first, last] = job.decode(stages, &latents, part > 0)?;
+            if part > 0 {
+                seam_psnr_db = Some(psnr_db(&first, &rgb));
+            }
+            rgb = last;
         }
-        Ok(job.times)
+        Ok(Made { times: job.times, seam_psnr_db })
     }
 
     /// `[1, z, f, h, w]` in f32.
@@ -251,6 +265,12 @@ impl Pipeline {
         };
         Ok(noise.to_device(&self.model.target.device)?)
     }
+}
+
+/// Peak signal-to-noise ratio of two frames.
+fn psnr_db(a: &[u8], b: &[u8]) -> f64 {
+    let squares: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
+    10.0 * (255.0f64.powi(2) * a.len() as f64 / squares).log10()
 }
 
 /// Clips that a duration is chained of.
@@ -363,18 +383,26 @@ impl Job<'_> {
         Ok(latents)
     }
 
-    /// Decodes into the sink, but for the first frame where `continued`; gives the last frame `[H, W, 3]`.
-    fn decode(&mut self, stages: &Stages, latents: &Tensor, continued: bool) -> Result<Vec<u8>, WanError> {
+    /// Decodes into the sink, but for the first frame where `continued`; gives the first and the last frame, `[H, W, 3]`.
+    fn decode(
+        &mut self,
+        stages: &Stages,
+        latents: &Tensor,
+        continued: bool,
+    ) -> Result<[Vec<u8>; 2], WanError> {
         let started = Instant::now();
         let vae = &self.pipeline.model.vae;
         let total = latents.dim(2)?;
         let frame_bytes = self.plan.size.width_px * self.plan.size.height_px * 3;
         let mut decoder = vae.decoder(self.pipeline.settings.vae_tile)?;
-        let mut last = Vec::new();
+        let (mut first, mut last) = (Vec::new(), Vec::new());
         self.progress(stages.decode, 0, total);
         for index in 0..total {
             let decoded = decoder.push(&latents.narrow(2, index, 1)?, &|| self.cancelled())?;
             let rgb = to_rgb(&decoded)?;
+            if index == 0 {
+                first = rgb[..frame_bytes].to_vec();
+            }
             let skipped = if continued && index == 0 { frame_bytes } else { 0 };
             for frame in rgb[skipped..].chunks_exact(frame_bytes) {
                 self.sink.frame(frame)?;
@@ -383,7 +411,7 @@ impl Job<'_> {
             self.progress(stages.decode, index + 1, total);
         }
         self.took(stages.decode, started.elapsed());
-        Ok(last)
+        Ok([first, last])
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "how far from the reference each stage is, shown by --nocapture")]
 
 mod bf16;
+mod chain;
 mod dit;
 mod gguf;
 mod golden;
