@@ -17,10 +17,10 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use catalogue::{CATALOGUE, Card, card};
+pub use catalogue::{CATALOGUE, Card, Variant, card};
 pub use digest::Digest;
 pub use hub::{Hub, HubError};
-pub use pull::{PullError, Watcher, pull};
+pub use pull::{Order, PullError, Watcher, pull};
 
 /// The list of a set's files, in its folder.
 const LIST: &str = "kinora-files.json";
@@ -33,20 +33,41 @@ pub struct FileEntry {
     pub path: String,
     pub size_bytes: u64,
     pub digest: Digest,
+    /// Where the file comes from, when that is not the set's own repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
-/// What a set consists of, as its repository listed it.
+/// A file of another repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub repository: String,
+    /// The commit that was listed.
+    pub revision: String,
+    /// Its path there.
+    pub path: String,
+}
+
+/// What a set consists of, as its repositories listed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileList {
     pub repository: String,
-    /// The commit that was listed: every file belongs to it.
+    /// The commit that was listed: every file belongs to it, but those of another origin.
     pub revision: String,
+    /// Which variant was asked for, if not the full one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
     pub files: Vec<FileEntry>,
 }
 
 impl FileList {
     pub fn size_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.size_bytes).sum()
+    }
+
+    /// The name of the variant that this is.
+    pub fn variant(&self) -> &str {
+        self.variant.as_deref().unwrap_or(Variant::Full.name())
     }
 }
 

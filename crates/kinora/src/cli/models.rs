@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{Failure, runtime};
 use crate::library::{
-    CATALOGUE, Card, FileEntry, FileList, Hub, HubError, Library, State, Watcher, card, pull,
+    CATALOGUE, Card, FileEntry, FileList, Hub, HubError, Library, Order, State, Variant, Watcher, card, pull,
 };
 use crate::settings;
 
@@ -61,6 +61,9 @@ pub struct Pull {
     /// The set's name, from `kinora models list`.
     #[arg(value_parser = parse_card)]
     name: &'static Card,
+    /// Quantised transformers and text encoder in place of the published ones: smaller on disk and in memory, and coarser.
+    #[arg(long, value_name = "NAME", env = "KINORA_VARIANT", value_enum)]
+    variant: Option<Variant>,
     /// Branch, tag or commit; a set that was begun is finished as it was begun.
     #[arg(long, value_name = "NAME", env = "KINORA_REVISION", default_value = "main", value_parser = parse_revision)]
     revision: String,
@@ -201,6 +204,9 @@ impl Info {
             object["description"] = card.description.into();
             object["licence"] = card.licence.into();
             object["repository"] = card.repository.into();
+            object["quantised_repositories"] =
+                card.quantised.iter().map(|part| part.repository).collect::<Vec<_>>().into();
+            object["variant"] = list.as_ref().map(|list| list.variant().to_owned()).into();
             object["folder"] = library.folder(card).display().to_string().into();
             object["revision"] = list.as_ref().map(|list| list.revision.clone()).into();
             println!("{object}");
@@ -209,9 +215,13 @@ impl Info {
         println!("{} ({})\n{}", card.title, card.name, card.description);
         println!("licence     {}", card.licence);
         println!("repository  {}", card.repository);
+        for part in card.quantised {
+            println!("quantised   {} from {}", part.folder, part.repository);
+        }
         println!("folder      {}", library.folder(card).display());
         println!("here        {}", state_text(state));
         if let Some(list) = list {
+            println!("variant     {}", list.variant());
             println!("revision    {}", list.revision);
             for file in &list.files {
                 println!("  {:>10}  {}", gigabytes(file.size_bytes), file.path);
@@ -233,9 +243,15 @@ impl Pull {
         };
         let hub = Hub::new(endpoint.clone(), self.hf_token.or_else(settings::hub_token));
         eprintln!("{} by its makers under {}, from {endpoint}{}", card.title, card.licence, card.repository);
+        let order = Order { card, variant: self.variant, revision: &self.revision };
+        if order.variant.is_some_and(|variant| variant != Variant::Full) {
+            for part in card.quantised {
+                eprintln!("its {} quantised by others, from {endpoint}{}", part.folder, part.repository);
+            }
+        }
         let mut watcher = Bar::new(self.quiet);
         tokio::select! {
-            pulled = pull(&library, card, &hub, &self.revision, &mut watcher) => pulled?,
+            pulled = pull(&library, order, &hub, &mut watcher) => pulled?,
             _ = tokio::signal::ctrl_c() => {
                 watcher.0.abandon();
                 eprintln!("what is here is kept: run the same command to go on");

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::digest::Digest;
-use super::{FileEntry, FileList, catalogue, stays_inside};
+use super::{FileEntry, FileList, stays_inside};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two stretches of an answer.
@@ -93,6 +93,12 @@ struct Lfs {
     size: u64,
 }
 
+/// All files of one commit of a repository.
+pub(super) struct Listing {
+    pub commit: String,
+    pub files: Vec<FileEntry>,
+}
+
 impl Hub {
     /// `token` is sent to the endpoint only, never to where it redirects.
     pub fn new(endpoint: Url, token: Option<String>) -> Self {
@@ -108,8 +114,8 @@ impl Hub {
         Self { client, endpoint, token }
     }
 
-    /// The files of a repository that an engine needs, all of one commit. `revision` is a branch, tag or commit.
-    pub async fn list(&self, repository: &str, revision: &str) -> Result<FileList, HubError> {
+    /// The files of a repository. `revision` is a branch, tag or commit.
+    pub(super) async fn list(&self, repository: &str, revision: &str) -> Result<Listing, HubError> {
         let about = self.url(&format!("api/models/{repository}/revision/{revision}"));
         let commit: Revision = self.json(about.clone()).await?.0;
         let is_plain = !commit.sha.is_empty() && commit.sha.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -125,16 +131,11 @@ impl Hub {
                 if !stays_inside(&entry.path) {
                     return Err(not_a_hub(&page, &format!("a file is called {:?}", entry.path)));
                 }
-                if catalogue::is_wanted(&entry.path) {
-                    files.push(file_entry(entry));
-                }
+                files.push(file_entry(entry));
             }
             next = next_page(&headers, &page).filter(|url| url.origin() == self.endpoint.origin());
         }
-        if files.is_empty() {
-            return Err(not_a_hub(&about, "the repository has none of a model's files"));
-        }
-        Ok(FileList { repository: repository.to_owned(), revision: commit.sha, files })
+        Ok(Listing { commit: commit.sha, files })
     }
 
     /// The bytes of a file from `from_bytes` on. An answer 200 begins at the file's beginning all the same.
@@ -144,7 +145,11 @@ impl Hub {
         file: &FileEntry,
         from_bytes: u64,
     ) -> Result<Response, HubError> {
-        let url = self.url(&format!("{}/resolve/{}/{}", list.repository, list.revision, file.path));
+        let (repository, revision, path) = match &file.origin {
+            Some(origin) => (&origin.repository, &origin.revision, &origin.path),
+            None => (&list.repository, &list.revision, &file.path),
+        };
+        let url = self.url(&format!("{repository}/resolve/{revision}/{path}"));
         let mut request = self.client.get(url.clone());
         if from_bytes > 0 {
             request = request.header(RANGE, format!("bytes={from_bytes}-"));
@@ -193,11 +198,12 @@ fn not_a_hub(url: &Url, reason: &str) -> HubError {
     HubError::NotAHub { url: url.to_string(), reason: reason.to_owned() }
 }
 
-fn file_entry(entry: TreeEntry) -> FileEntry {
-    match entry.lfs {
-        Some(lfs) => FileEntry { path: entry.path, size_bytes: lfs.size, digest: Digest::Sha256(lfs.oid) },
-        None => FileEntry { path: entry.path, size_bytes: entry.size, digest: Digest::GitBlob(entry.oid) },
-    }
+fn file_entry(TreeEntry { path, oid, size, lfs, .. }: TreeEntry) -> FileEntry {
+    let (size_bytes, digest) = match lfs {
+        Some(lfs) => (lfs.size, Digest::Sha256(lfs.oid)),
+        None => (size, Digest::GitBlob(oid)),
+    };
+    FileEntry { path, size_bytes, digest, origin: None }
 }
 
 /// The target of `Link: <…>; rel="next"` (RFC 8288).

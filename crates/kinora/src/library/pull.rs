@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
+use super::catalogue::is_wanted;
 use super::digest::Hasher;
 use super::hub::{Hub, HubError};
-use super::{Card, FileEntry, FileList, Library, LibraryError, failed, part_of};
+use super::{Card, FileEntry, FileList, Library, LibraryError, Origin, Variant, failed, part_of};
 
 const LOCK: &str = ".lock";
 /// Left free on the disk, for everything else.
 const DISK_RESERVED_BYTES: u64 = 1 << 30;
 /// Attempts in a row that bring no byte.
 const ATTEMPTS_MAX: u32 = 6;
+/// The branch that quantised weights are taken from.
+const MAIN: &str = "main";
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 
 /// Why a set is not complete.
@@ -34,6 +37,13 @@ pub enum PullError {
         "{path} does not have the hash that its repository names, even when fetched again; is the mirror sound?"
     )]
     Damaged { path: String },
+    #[error("{repository} has no {what}; is the mirror a whole one?")]
+    Lacks { repository: &'static str, what: String },
+    #[error(
+        "{name} is here, whole or in part, as {here}: go on with it by leaving --variant out, or remove it first with \
+         `kinora models rm {name}`"
+    )]
+    OtherVariant { name: &'static str, here: String },
     #[error("{path} breaks off after {here_bytes} of {size_bytes} bytes each time; what is here is kept")]
     BreaksOff { path: String, here_bytes: u64, size_bytes: u64 },
 }
@@ -53,22 +63,38 @@ pub trait Watcher {
     fn waiting(&mut self, why: &HubError, pause: Duration);
 }
 
+/// What to fetch.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    pub card: &'static Card,
+    /// As the set was begun otherwise, and in full if it was not.
+    pub variant: Option<Variant>,
+    /// Branch, tag or commit of the set's own repository.
+    pub revision: &'a str,
+}
+
 /// Fetches what is missing of a set. Safe to repeat, and to interrupt at any moment.
 pub async fn pull(
     library: &Library,
-    card: &'static Card,
+    order: Order<'_>,
     hub: &Hub,
-    revision: &str,
     watcher: &mut dyn Watcher,
 ) -> Result<(), PullError> {
+    let card = order.card;
     let folder = library.folder(card);
     fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
     let _lock = lock(&folder)?;
     let list = match library.list(card)? {
         // A set that was begun is finished as it was listed, so that its files belong together.
-        Some(list) => list,
+        Some(list) => match order.variant {
+            Some(asked) if asked.name() != list.variant() => {
+                let here = list.variant().to_owned();
+                return Err(PullError::OtherVariant { name: card.name, here });
+            }
+            _ => list,
+        },
         None => {
-            let list = patiently(watcher, || hub.list(card.repository, revision)).await?;
+            let list = listed(order, hub, watcher).await?;
             library.write_list(card, &list)?;
             list
         }
@@ -88,6 +114,37 @@ pub async fn pull(
         watcher.here(here_bytes);
     }
     Ok(())
+}
+
+/// What the repositories list now for `order`.
+async fn listed(
+    Order { card, variant, revision }: Order<'_>,
+    hub: &Hub,
+    watcher: &mut dyn Watcher,
+) -> Result<FileList, PullError> {
+    let own = patiently(watcher, || hub.list(card.repository, revision)).await?;
+    let variant = variant.filter(|variant| *variant != Variant::Full);
+    let in_variant = |variant| card.quantised.iter().map(move |part| (part, part.path(variant)));
+    let quantised: Vec<_> = variant.into_iter().flat_map(in_variant).collect();
+    let mut files = own.files;
+    files
+        .retain(|file| is_wanted(&file.path) && !quantised.iter().any(|(part, _)| part.replaces(&file.path)));
+    if files.is_empty() {
+        let what = "files of a model".to_owned();
+        return Err(PullError::Lacks { repository: card.repository, what });
+    }
+    for (part, path) in quantised {
+        let repository = part.repository;
+        let theirs = patiently(watcher, || hub.list(repository, MAIN)).await?;
+        let found = theirs.files.into_iter().find(|file| file.path == path);
+        let file = found.ok_or_else(|| PullError::Lacks { repository, what: path.clone() })?;
+        let name = path.rsplit('/').next().expect("a split has a last part");
+        let to = format!("{}/{name}", part.folder);
+        let origin = Origin { repository: repository.to_owned(), revision: theirs.commit, path };
+        files.push(FileEntry { path: to, origin: Some(origin), ..file });
+    }
+    let variant = variant.map(|variant| variant.name().to_owned());
+    Ok(FileList { repository: card.repository.to_owned(), revision: own.commit, variant, files })
 }
 
 fn is_whole(folder: &Path, file: &FileEntry) -> bool {

@@ -83,14 +83,18 @@ async fn listen(router: Router) -> (SocketAddr, AbortOnDropHandle<()>) {
 
 impl TestHub {
     async fn new(faults: &[Fault]) -> Self {
-        let files: HashMap<String, Bytes> = [
+        Self::with(faults, &[]).await
+    }
+
+    /// A hub where there are `more` files.
+    async fn with(faults: &[Fault], more: &[(&str, Bytes)]) -> Self {
+        let files = [
             ("model_index.json", Bytes::from_static(b"{\"_class_name\": \"X\"}\n")),
             ("vae/empty.json", Bytes::new()),
             ("transformer/weights.safetensors", weights_bytes()),
             ("assets/picture.png", Bytes::from_static(b"not wanted")),
-        ]
-        .map(|(path, body)| (path.to_owned(), body))
-        .into();
+        ];
+        let files = files.iter().chain(more).map(|(path, body)| ((*path).to_owned(), body.clone())).collect();
         let mut repository = Repository { files, ..Repository::default() };
         let mut faults = faults.to_vec();
         faults.reverse();
@@ -121,8 +125,13 @@ impl TestHub {
     }
 
     async fn pull(&self) -> (Result<(), PullError>, Heard) {
+        self.pull_as(&CATALOGUE[0], None).await
+    }
+
+    async fn pull_as(&self, card: &'static Card, variant: Option<Variant>) -> (Result<(), PullError>, Heard) {
         let mut heard = Heard::default();
-        let pulled = pull(&self.library(), &CATALOGUE[0], &self.hub, "main", &mut heard).await;
+        let order = Order { card, variant, revision: "main" };
+        let pulled = pull(&self.library(), order, &self.hub, &mut heard).await;
         (pulled, heard)
     }
 
@@ -135,16 +144,22 @@ impl TestHub {
     }
 }
 
-/// The listing, in two pages.
-async fn tree(Shared(repository): Shared<Arc<Repository>>, uri: axum::http::Uri) -> impl IntoResponse {
+/// The listing, in two pages. Quantised files are in repositories of their own.
+async fn tree(
+    Shared(repository): Shared<Arc<Repository>>,
+    UrlPath((_, name, _)): UrlPath<(String, String, String)>,
+    uri: axum::http::Uri,
+) -> impl IntoResponse {
+    let quantised = name.to_ascii_lowercase().ends_with("-gguf");
     let mut entries = vec![serde_json::json!({"type": "directory", "oid": "d", "size": 0, "path": "vae"})];
-    let mut paths: Vec<_> = repository.files.keys().collect();
+    let mut paths: Vec<_> =
+        repository.files.keys().filter(|path| path.ends_with(".gguf") == quantised).collect();
     paths.sort();
     let is_second = uri.query().unwrap_or_default().contains("cursor=2");
-    for path in paths.into_iter().skip(if is_second { 2 } else { 0 }).take(2) {
+    for path in paths.into_iter().skip(if is_second { 2 } else { 0 }).take(if is_second { 99 } else { 2 }) {
         let body = &repository.files[path];
         let mut entry = serde_json::json!({"type": "file", "size": body.len(), "path": path});
-        if path.ends_with(".safetensors") {
+        if path.ends_with(".safetensors") || path.ends_with(".gguf") {
             let sha256: String = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
             entry["oid"] = "pointer".into();
             entry["lfs"] = serde_json::json!({"oid": sha256, "size": body.len(), "pointerSize": 134});
@@ -167,9 +182,11 @@ async fn tree(Shared(repository): Shared<Arc<Repository>>, uri: axum::http::Uri)
 /// Sends the caller to where the bytes are, as the hub does for large files.
 async fn resolve(
     Shared(repository): Shared<Arc<Repository>>,
-    UrlPath((_, _, commit, path)): UrlPath<(String, String, String, String)>,
+    UrlPath((_, name, commit, path)): UrlPath<(String, String, String, String)>,
     headers: HeaderMap,
 ) -> Response {
+    let of_quantised = name.to_ascii_lowercase().ends_with("-gguf");
+    assert_eq!(path.ends_with(".gguf"), of_quantised, "{path} is not in {name}");
     assert_eq!(commit, COMMIT, "every file is of the commit that was listed");
     assert_eq!(headers[header::AUTHORIZATION], format!("Bearer {TOKEN}"));
     let target = format!("http://{}/blob/{path}", repository.store.unwrap());
@@ -298,11 +315,82 @@ async fn damage_is_fetched_once_more_and_then_named() {
     assert_eq!(wrong, ["model_index.json is missing", "transformer/weights.safetensors is damaged"]);
 }
 
+fn bytes(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
+}
+
+#[tokio::test]
+async fn a_variant_stands_in_for_the_weights_that_it_replaces() {
+    let test = TestHub::with(
+        &[],
+        &[
+            ("transformer/config.json", bytes("{}")),
+            ("transformer/weights.safetensors.index.json", bytes("{ }")),
+            ("transformer_2/config.json", bytes("{  }")),
+            ("transformer_2/weights.safetensors", bytes("full low")),
+            ("text_encoder/model.safetensors", bytes("full text")),
+            ("vae/weights.safetensors", bytes("full vae")),
+            ("HighNoise/Wan2.2-I2V-A14B-HighNoise-Q4_K_M.gguf", bytes("high")),
+            ("HighNoise/Wan2.2-I2V-A14B-HighNoise-Q8_0.gguf", bytes("high, finer")),
+            ("LowNoise/Wan2.2-I2V-A14B-LowNoise-Q4_K_M.gguf", bytes("low")),
+            ("umt5-xxl-encoder-Q4_K_M.gguf", bytes("text")),
+        ],
+    )
+    .await;
+    let (library, card) = (test.library(), &CATALOGUE[1]);
+    test.pull_as(card, Some(Variant::Q4)).await.0.unwrap();
+    let list = library.list(card).unwrap().unwrap();
+    assert_eq!((list.variant(), list.repository.as_str()), ("q4_k_m", card.repository));
+    let mut paths: Vec<_> = list.files.iter().map(|file| file.path.as_str()).collect();
+    paths.sort_unstable();
+    assert_eq!(
+        paths,
+        [
+            "model_index.json",
+            "text_encoder/umt5-xxl-encoder-Q4_K_M.gguf",
+            "transformer/Wan2.2-I2V-A14B-HighNoise-Q4_K_M.gguf",
+            "transformer/config.json",
+            "transformer_2/Wan2.2-I2V-A14B-LowNoise-Q4_K_M.gguf",
+            "transformer_2/config.json",
+            "vae/empty.json",
+            "vae/weights.safetensors",
+        ]
+    );
+    let low = library.folder(card).join("transformer_2/Wan2.2-I2V-A14B-LowNoise-Q4_K_M.gguf");
+    assert_eq!(fs::read(&low).unwrap(), b"low");
+    assert!(matches!(library.state(card).unwrap(), State::Complete { .. }));
+    assert_eq!(library.verify(card, |_| {}).unwrap(), Vec::<String>::new());
+
+    // What was begun is finished as it was begun, and not mixed with another variant.
+    fs::remove_file(&low).unwrap();
+    let error = test.pull_as(card, Some(Variant::Full)).await.0.unwrap_err().to_string();
+    assert!(error.contains("as q4_k_m") && error.contains("kinora models rm wan2.2-i2v-a14b"), "{error}");
+    test.pull_as(card, None).await.0.unwrap();
+    assert_eq!(fs::read(&low).unwrap(), b"low");
+    assert!(library.remove(card).unwrap());
+    let error = test.pull_as(card, Some(Variant::Q8)).await.0.unwrap_err().to_string();
+    assert!(
+        error.starts_with(
+            "QuantStack/Wan2.2-I2V-A14B-GGUF has no LowNoise/Wan2.2-I2V-A14B-LowNoise-Q8_0.gguf"
+        ),
+        "{error}"
+    );
+    assert_eq!(library.state(card).unwrap(), State::Absent, "nothing is begun that cannot be finished");
+}
+
+#[test]
+fn every_variant_has_the_name_that_it_is_asked_by() {
+    for variant in <Variant as clap::ValueEnum>::value_variants() {
+        assert_eq!(<Variant as clap::ValueEnum>::from_str(variant.name(), false), Ok(*variant));
+    }
+}
+
 #[tokio::test]
 async fn what_does_not_pass_is_said_at_once() {
     let test = TestHub::new(&[]).await;
     let mut heard = Heard::default();
-    let error = pull(&test.library(), &CATALOGUE[0], &test.hub, "no-such", &mut heard).await.unwrap_err();
+    let order = Order { card: &CATALOGUE[0], variant: None, revision: "no-such" };
+    let error = pull(&test.library(), order, &test.hub, &mut heard).await.unwrap_err();
     assert!(error.to_string().contains("404 Not Found; is the name of the mirror right"), "{error}");
     assert!(heard.waited.is_empty());
 
