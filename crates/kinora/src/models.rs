@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use kinora_engine::{Engine, EngineError, GenerateSpec, Monitor, MotionEngine, Picture};
 use serde_json::{Value, json};
 
-pub use choice::{ChoiceError, Dtype, EngineChoice, parse_size};
+pub use choice::{ChoiceError, Dtype, EngineChoice, Opened, parse_size};
 pub use fit::{Fit, gigabytes};
 
 /// The hosted model's name, served for compatibility; Kinora is not affiliated with its makers.

@@ -111,7 +111,11 @@ impl Animate {
         if self.explain {
             return self.tell_plan(&spec, &picture, &monitor);
         }
-        let mut engine = self.engine.load(self.noise.clone()).map_err(|e| Failure::Usage(e.into()))?;
+        let opened = self.engine.load(self.noise.clone(), 1).map_err(|e| Failure::Usage(e.into()))?;
+        if let Some(warning) = opened.warning.filter(|_| !self.quiet) {
+            writeln!(std::io::stderr(), "{warning}")?;
+        }
+        let mut engine = opened.engine;
         if let Some(folder) = &self.frames_out {
             engine = Arc::new(FramesOut::new(engine, folder)?);
         }

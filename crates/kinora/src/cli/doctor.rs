@@ -35,6 +35,9 @@ pub struct Doctor {
     /// Squares that its frames would be decoded in.
     #[arg(long, value_name = "PX", env = "KINORA_VAE_TILE", value_parser = clap::value_parser!(u32).range(64..=8192))]
     vae_tile: Option<u32>,
+    /// Clips that would be made at the same time.
+    #[arg(long, value_name = "N", env = "KINORA_WORKERS", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=64))]
+    workers: u32,
     /// Print one JSON object instead of lines.
     #[arg(long, env = "KINORA_JSON")]
     json: bool,
@@ -67,7 +70,9 @@ impl Doctor {
             ..Settings::default()
         };
         let opened = WanEngine::open(folder, self.dtype.on_the_cpu(), settings);
-        let fit = opened.and_then(|engine| Ok(Fit { needs: engine.needs()?, memory: Memory::read() }));
+        let fit = opened.and_then(|engine| {
+            Ok(Fit { needs: engine.needs()?, clips_count: self.workers, memory: Memory::read() })
+        });
         let (problem, fit) = match fit {
             Ok(fit) => (fit.problem(), Some(fit)),
             Err(error) => (Some(error.to_string()), None),
@@ -82,7 +87,7 @@ impl Doctor {
             "memory_available_bytes": memory.map(|m| m.available_bytes), "nvidia_driver": nvidia_driver(),
             "model": model.map(|(folder, checked)| json!({
                 "folder": folder, "size_bytes": checked.size_bytes, "problem": checked.problem,
-                "working_bytes": checked.fit.map(|fit| fit.needs.working_bytes),
+                "working_bytes": checked.fit.map(|fit| fit.working_bytes()),
                 "weights_bytes": checked.fit.map(|fit| fit.needs.weights_bytes),
                 "memory": checked.fit.map(|fit| fit.remark()),
             })),

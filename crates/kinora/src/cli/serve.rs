@@ -119,7 +119,8 @@ impl Serve {
     async fn serve(self) -> Result<(), Failure> {
         let stop = CancellationToken::new();
         stop_on_signals(&stop)?;
-        let engine = self.engine.load(None).map_err(|e| Failure::Usage(e.into()))?;
+        let opened = self.engine.load(None, self.workers_count()).map_err(|e| Failure::Usage(e.into()))?;
+        let engine = opened.told();
         let name = engine.name();
         let server = Server::bind(self.settings(engine)?).await?;
         let origin = self.public_url.clone().unwrap_or_else(|| format!("http://{}", server.address()));
@@ -127,6 +128,10 @@ impl Serve {
         server.run(stop).await?;
         tracing::info!("server.stopped");
         Ok(())
+    }
+
+    fn workers_count(&self) -> u32 {
+        if self.no_worker { 0 } else { self.workers }
     }
 
     fn settings(&self, engine: Arc<dyn Engine>) -> Result<ServerSettings, Failure> {
@@ -138,7 +143,7 @@ impl Serve {
             metrics_listen: self.metrics_listen,
             public_url: self.public_url.clone(),
             engine,
-            workers_count: if self.no_worker { 0 } else { self.workers },
+            workers_count: self.workers_count(),
             fetch: FetchPolicy { allow: self.allow_fetch_from.clone(), ..FetchPolicy::default() },
             store: StoreSettings {
                 queued_max: self.queue_limit,

@@ -99,7 +99,8 @@ impl WorkerCommand {
             ..StoreSettings::default()
         };
         let store = JobStore::open_postgres(url, settings).await?;
-        let engine = self.engine.load(None).map_err(|e| Failure::Usage(e.into()))?;
+        let opened = self.engine.load(None, self.workers).map_err(|e| Failure::Usage(e.into()))?;
+        let engine = opened.told();
         let tasks = TaskTracker::new();
         if let Some(address) = self.metrics_listen {
             let listener = server::listen(address).await?;

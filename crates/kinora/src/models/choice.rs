@@ -82,6 +82,24 @@ impl Dtype {
     }
 }
 
+/// An engine, and what its user should know.
+#[derive(Debug)]
+pub struct Opened {
+    pub engine: Arc<dyn Engine>,
+    /// What makes it slower on this machine than it could be.
+    pub warning: Option<String>,
+}
+
+impl Opened {
+    /// The engine, once the log has what its user should know.
+    pub fn told(self) -> Arc<dyn Engine> {
+        if let Some(warning) = self.warning {
+            tracing::warn!(warning, "engine.memory_short");
+        }
+        self.engine
+    }
+}
+
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
 pub enum ChoiceError {
@@ -119,17 +137,19 @@ impl EngineChoice {
         self.engine
     }
 
-    /// Opens the engine. `noise` is a file of noise to start from, which the engine `wan` knows.
-    pub fn load(&self, noise: Option<PathBuf>) -> Result<Arc<dyn Engine>, ChoiceError> {
+    /// Opens the engine for so many clips at the same time. `noise` is a file of noise to start from, which the engine
+    /// `wan` knows.
+    pub fn load(&self, noise: Option<PathBuf>, clips_count: u32) -> Result<Opened, ChoiceError> {
+        let opened = |engine: Arc<dyn Engine>| Opened { engine, warning: None };
         Ok(match self.engine {
-            EngineName::Motion => Arc::new(MotionEngine),
-            EngineName::Pattern => Arc::new(PatternEngine),
+            EngineName::Motion => opened(Arc::new(MotionEngine)),
+            EngineName::Pattern => opened(Arc::new(PatternEngine)),
             EngineName::Wan => {
                 let folder = self.library.find(self.model.as_ref().ok_or(ChoiceError::NoModel)?)?;
                 let engine = WanEngine::open(&folder, self.dtype.on_the_cpu(), self.settings(noise))?;
-                let fit = Fit { needs: engine.needs()?, memory: Memory::read() };
+                let fit = Fit { needs: engine.needs()?, clips_count, memory: Memory::read() };
                 fit.problem().map_or(Ok(()), |problem| Err(ChoiceError::Memory(problem)))?;
-                Arc::new(engine)
+                Opened { warning: fit.warning().filter(|_| clips_count > 0), engine: Arc::new(engine) }
             }
         })
     }

@@ -53,7 +53,7 @@ impl BenchAnimate {
             duration: ClipDuration::from_seconds(seconds).expect("clap let only 5 and 10 through"),
             ..GenerateSpec::default()
         };
-        let engine = self.engine.load(None).map_err(|e| Failure::Usage(e.into()))?;
+        let engine = self.engine.load(None, 1).map_err(|e| Failure::Usage(e.into()))?.engine;
         let (mut encoded, mut bare) = (Vec::new(), Vec::new());
         for round in 0..=self.rounds {
             let pair = (
