@@ -111,6 +111,26 @@ impl fmt::Display for ArtifactKey {
     }
 }
 
+/// How many files, and how much they hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Volume {
+    pub files_count: u64,
+    pub size_bytes: u64,
+}
+
+impl Volume {
+    pub fn of_file(size_bytes: u64) -> Self {
+        Self { files_count: 1, size_bytes }
+    }
+}
+
+impl std::ops::AddAssign for Volume {
+    fn add_assign(&mut self, other: Self) {
+        self.files_count += other.files_count;
+        self.size_bytes += other.size_bytes;
+    }
+}
+
 /// Where files are kept. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Artifacts {
@@ -192,8 +212,9 @@ impl Artifacts {
         blocking(move || folder.remove(&key)).await
     }
 
-    /// Every picture that was stored before a time (milliseconds since the Unix epoch), whether a row knows it or not.
-    pub async fn inputs_before(&self, before_ms: i64) -> Result<Vec<ArtifactKey>, ArtifactError> {
+    /// Every picture that was stored before a time (milliseconds since the Unix epoch), whether a row knows it or not,
+    /// with its size in bytes.
+    pub async fn inputs_before(&self, before_ms: i64) -> Result<Vec<(ArtifactKey, u64)>, ArtifactError> {
         if let Some(bucket) = &self.bucket {
             return Ok(bucket.inputs_before(before_ms).await?);
         }
@@ -258,13 +279,10 @@ impl Artifacts {
         }
     }
 
-    /// Removes all that a job's attempts left, up to the one numbered `last_attempt`.
-    pub async fn discard_job(&self, job: Uuid, last_attempt: i64) -> Result<(), ArtifactError> {
-        if self.bucket.is_some() {
-            for attempt in 1..=last_attempt {
-                self.discard_attempt(job, attempt).await?;
-            }
-            return Ok(());
+    /// Removes all that a job's attempts left, and says how much it was.
+    pub async fn discard_job(&self, job: Uuid) -> Result<Volume, ArtifactError> {
+        if let Some(bucket) = &self.bucket {
+            return Ok(bucket.discard_job(job).await?);
         }
         let folder = self.folder.clone();
         blocking(move || folder.discard_job(job)).await

@@ -107,7 +107,7 @@ impl Intake {
             width_px,
             height_px,
             size_bytes,
-            used_at_ms: clock::wall_ms(),
+            used_at_ms: self.store.now_ms(),
         };
         let stands = self.store.add_input(row.clone()).await?;
         if stands.version != row.version {
@@ -125,8 +125,8 @@ impl Intake {
 
     /// The stored picture with this hash, to be named by a job or an upload.
     async fn in_use(&self, sha256: &[u8; 32]) -> Result<Option<InputRow>, StoreError> {
-        let now_ms = clock::wall_ms();
-        let is_noted = |row: &InputRow| (now_ms - row.used_at_ms).abs() < USED_ANEW_MS;
+        let now_ms = self.store.now_ms();
+        let is_noted = |row: &InputRow| now_ms - row.used_at_ms < USED_ANEW_MS;
         if let Some(row) = self.known.get(sha256).filter(is_noted) {
             return Ok(Some(row));
         }

@@ -1,6 +1,7 @@
 //! Makes one clip: picture and specification through an engine into an MP4 and a thumbnail. Serves CLI and worker.
 
 use std::fs::File;
+use std::io;
 use std::time::{Duration, Instant};
 
 use kinora_engine::{
@@ -39,6 +40,15 @@ impl ProduceError {
         matches!(self, Self::Engine(EngineError::Sink(_)) | Self::Clip(ClipError::Output(_)))
     }
 
+    /// Whether there was no room for the clip.
+    pub fn is_of_a_full_disk(&self) -> bool {
+        let cause: &(dyn std::error::Error + 'static) = match self {
+            Self::Engine(EngineError::Sink(SinkError(cause))) => cause.as_ref(),
+            cause => cause,
+        };
+        says_full(cause)
+    }
+
     /// Whether another attempt at the same job may succeed. A full disk may be freed; a picture stays as it is.
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -47,6 +57,13 @@ impl ProduceError {
             Self::Cancelled | Self::Engine(_) | Self::Clip(_) | Self::Thumbnail(_) => false,
         }
     }
+}
+
+/// Whether an error comes of a disk or a quota that is used up.
+pub fn says_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
 }
 
 /// Runs `engine` and writes the MP4 to `output`, which the caller syncs and names. Blocks for the whole clip.

@@ -75,7 +75,7 @@ impl Server {
             Some(url) => JobStore::open_postgres(url, settings.store).await?,
             None => JobStore::open(&artifacts.folder().database(), settings.store).await?,
         };
-        store.recover(clock::wall_ms()).await?.iter().for_each(worker::log_lost);
+        store.recover(store.now_ms()).await?.iter().for_each(worker::log_lost);
         let listener = listen(settings.listen).await?;
         let address = listener.local_addr()?;
         let metrics_listener = match settings.metrics_listen {

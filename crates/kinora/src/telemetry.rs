@@ -25,6 +25,9 @@ const STORE_COMMIT: &str = "kinora_store_commit_seconds";
 const STORE_ERRORS: &str = "kinora_store_errors_total";
 const ARTIFACT_ERRORS: &str = "kinora_artifact_errors_total";
 const FETCH_ERRORS: &str = "kinora_fetch_errors_total";
+const RETENTION_ROWS: &str = "kinora_retention_rows_removed_total";
+const RETENTION_FILES: &str = "kinora_retention_files_removed_total";
+const RETENTION_BYTES: &str = "kinora_retention_removed_bytes_total";
 const HTTP_ANSWERS: &str = "kinora_http_answers_total";
 
 /// From a commit on a fast disk to a long video on a slow machine.
@@ -53,6 +56,11 @@ fn describe() {
     describe_counter!(ATTEMPTS_ENDED, "Attempts by how they ended");
     describe_counter!(FRAMES, "Frames of finished videos, by engine");
     describe_counter!(HTTP_ANSWERS, "Answers by HTTP status");
+    describe_counter!(RETENTION_ROWS, "Rows that retention removed, by table");
+    describe_counter!(RETENTION_FILES, "Files that retention removed, by folder");
+    describe_counter!(RETENTION_BYTES, "Bytes of files that retention removed, by folder");
+    ["jobs", "uploads", "inputs"].into_iter().for_each(|table| removed_rows(table, 0));
+    ["outputs", "inputs"].into_iter().for_each(|folder| removed_files(folder, 0, 0));
     describe_histogram!(QUEUE_WAIT, "From acceptance to the claim by a worker");
     describe_histogram!(ATTEMPT, "From claim to the end of an attempt");
     describe_histogram!(STAGE, "Stages of finished attempts, by engine");
@@ -128,6 +136,15 @@ pub fn artifact_failed() {
 
 pub fn fetch_failed() {
     counter!(FETCH_ERRORS).increment(1);
+}
+
+pub fn removed_rows(table: &'static str, rows_count: u64) {
+    counter!(RETENTION_ROWS, "table" => table).increment(rows_count);
+}
+
+pub fn removed_files(folder: &'static str, files_count: u64, size_bytes: u64) {
+    counter!(RETENTION_FILES, "folder" => folder).increment(files_count);
+    counter!(RETENTION_BYTES, "folder" => folder).increment(size_bytes);
 }
 
 pub fn answered(status: u16) {

@@ -16,12 +16,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::artifacts::{ArtifactError, ArtifactKey, Artifacts, Staged};
-use crate::clock;
 use crate::faults::{self, Injected, Point};
 use crate::jobs::{Claim, Event, Heartbeat, Job, JobProgress, JobStore, Outcome, Presence, StoreError};
 use crate::keys::random_bytes;
 use crate::models;
-use crate::produce::{ProduceError, Produced, produce};
+use crate::produce::{ProduceError, Produced, produce, says_full};
 use crate::submission::Submission;
 use crate::telemetry;
 
@@ -44,6 +43,9 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 /// The first pause after a job was given back because no clip could be written here; each further one is twice as long.
 const UNFIT_PAUSE: Duration = Duration::from_secs(1);
 const UNFIT_DOUBLINGS_MAX: u32 = 5;
+/// How often a job is given back for free because its clip found no room where a probe does: one whose clip is larger
+/// than what is free would otherwise go round for ever.
+const NO_ROOM_FREE_MAX: i64 = 20;
 
 /// What a worker needs.
 #[derive(Debug, Clone)]
@@ -70,7 +72,7 @@ pub async fn sweep_leases(store: JobStore, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        match store.expire_leases(clock::wall_ms()).await {
+        match store.expire_leases(store.now_ms()).await {
             Ok(jobs) => jobs.iter().for_each(log_lost),
             Err(error) => tracing::error!(%error, "worker.sweep_failed"),
         }
@@ -161,7 +163,7 @@ impl Worker {
                 model: models::MODEL.to_owned(),
                 worker_id: self.worker_id.clone(),
                 lease_ms: self.lease_ms(),
-                now_ms: clock::wall_ms(),
+                now_ms: self.store.now_ms(),
             })
             .await
     }
@@ -176,7 +178,7 @@ impl Worker {
 
     async fn work(&self, job: Job, stop: &CancellationToken, pace: &Pace) -> Place {
         tracing::info!(job.id = %job.id, job.attempt = job.attempt, worker.id = self.worker_id, "job.processing");
-        let waited_ms = clock::wall_ms() - job.queued_at_ms;
+        let waited_ms = self.store.now_ms() - job.queued_at_ms;
         telemetry::claimed(Duration::from_millis(waited_ms.max(0).unsigned_abs()));
         let started = Instant::now();
         let signals = Arc::new(Signals::default());
@@ -223,8 +225,12 @@ impl Worker {
         match made {
             Err(WorkError::Store(error)) if error.is_everywhere() => Err(WorkError::Unfit(error.to_string())),
             Err(error) if error.may_be_the_place() => match self.artifacts.probe().await {
-                Ok(()) => Err(error),
                 Err(unfit) => Err(WorkError::Unfit(unfit.to_string())),
+                // The clip that failed has made room by going.
+                Ok(()) if error.is_of_a_full_disk() && given_back_count(job) < NO_ROOM_FREE_MAX => {
+                    Err(WorkError::Unfit(error.to_string()))
+                }
+                Ok(()) => Err(error),
             },
             made => made,
         }
@@ -238,7 +244,7 @@ impl Worker {
     /// Writes how the attempt ended, for as long as the store needs to come back: the clip is made already.
     async fn report(&self, job: &Job, event: Event, took: Duration) {
         loop {
-            match self.store.report(job.id, event.clone(), clock::wall_ms()).await {
+            match self.store.report(job.id, event.clone(), self.store.now_ms()).await {
                 Ok(Some(Ok(job))) => {
                     tracing::info!(
                         job.id = %job.id, job.attempt = job.attempt, job.status = %job.status,
@@ -303,7 +309,7 @@ impl Worker {
             }
             let beat =
                 Heartbeat { attempt: job.attempt, lease_ms: self.lease_ms(), progress: signals.progress() };
-            match self.store.heartbeat(job.id, beat, clock::wall_ms()).await {
+            match self.store.heartbeat(job.id, beat, self.store.now_ms()).await {
                 Ok(Some(Ok(_))) => {}
                 Ok(_) => {
                     signals.lost.store(true, Ordering::Relaxed);
@@ -375,6 +381,11 @@ async fn heard_of(job: Uuid, cancelled: &mut broadcast::Receiver<Uuid>) {
     }
 }
 
+/// How often the job was given back before this attempt.
+fn given_back_count(job: &Job) -> i64 {
+    job.attempt - 1 - job.attempts_lost
+}
+
 fn spec_of(job: &Job) -> Result<GenerateSpec, WorkError> {
     let payload = serde_json::from_str(&job.payload).map_err(|e| WorkError::Invalid(e.to_string()))?;
     Submission::spec(&payload, job.seed.unsigned_abs()).map_err(|e| WorkError::Invalid(e.to_string()))
@@ -404,7 +415,7 @@ enum WorkError {
     #[error("the stored picture is gone")]
     InputGone,
     #[error("the data folder cannot be used: {0}")]
-    Staging(std::io::Error),
+    Staging(#[source] std::io::Error),
     #[error("the engine crashed: {0}")]
     Crashed(String),
     #[error("no clip can be written here now: {0}")]
@@ -442,6 +453,13 @@ impl WorkError {
             | Self::Artifact(_)
             | Self::Crashed(_) => true,
             Self::Produce(error) => error.is_retryable(),
+        }
+    }
+
+    fn is_of_a_full_disk(&self) -> bool {
+        match self {
+            Self::Produce(error) => error.is_of_a_full_disk(),
+            error => says_full(error),
         }
     }
 

@@ -10,7 +10,6 @@ use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::ApiError;
-use crate::clock;
 use crate::jobs::{JobStore, Status};
 use crate::models::MODEL;
 use crate::telemetry;
@@ -35,7 +34,7 @@ async fn scrape(State(measured): State<Measured>) -> Result<Response, ApiError> 
         telemetry::queue(MODEL, status.as_str(), store.count(status).await?);
     }
     let waiting_since_ms = store.oldest_queued_ms().await?;
-    let age_ms = waiting_since_ms.map_or(0, |since_ms| (clock::wall_ms() - since_ms).max(0));
+    let age_ms = waiting_since_ms.map_or(0, |since_ms| (store.now_ms() - since_ms).max(0));
     telemetry::queue_oldest(Duration::from_millis(age_ms.unsigned_abs()));
     telemetry::workers(MODEL, store.workers_count(MODEL).await?);
     measured.handle.run_upkeep();

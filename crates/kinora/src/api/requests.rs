@@ -13,7 +13,6 @@ use super::types::{Accepted, ErrorBody, ListQuery, MediaUrl, OutcomeBody, Record
 use super::{ApiError, AppState, Caller};
 use crate::artifacts::{THUMBNAIL, VIDEO};
 use crate::capability::Claim;
-use crate::clock;
 use crate::jobs::{Job, JobFilter, NewJob, Outcome, Status};
 use crate::keys::random_bytes;
 use crate::models;
@@ -60,7 +59,7 @@ pub async fn submit(
         input_inline,
         seed: seed.cast_signed(),
         priority,
-        now_ms: clock::wall_ms(),
+        now_ms: state.intake.store.now_ms(),
     };
     let submitted = state.intake.store.submit(job).await;
     if submitted.is_err() {
@@ -147,7 +146,7 @@ pub async fn cancel(
     Path(request_id): Path<String>,
 ) -> Result<Json<Record>, ApiError> {
     let cancelled = match parse_id(&request_id) {
-        Some(id) => state.intake.store.cancel(&caller.org_id, id, clock::wall_ms()).await?,
+        Some(id) => state.intake.store.cancel(&caller.org_id, id, state.intake.store.now_ms()).await?,
         None => None,
     };
     let job = cancelled.ok_or_else(|| ApiError::no_such_request(&request_id))??;

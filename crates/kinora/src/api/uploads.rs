@@ -40,17 +40,16 @@ pub async fn grant(
         "jpg" | "jpeg" => "jpeg",
         _ => return Err(FieldError::new("file_type", "file_type must be png, jpg or jpeg").into()),
     };
-    let now_ms = clock::wall_ms();
     let id = Uuid::now_v7();
     let upload = UploadRow {
         id,
         org_id: caller.org_id,
         format: format.to_owned(),
-        expires_at_ms: now_ms + GRANT_MS,
+        expires_at_ms: clock::wall_ms() + GRANT_MS,
         input_sha256: None,
     };
     let expires_at_s = upload.expires_at_ms / 1000;
-    state.intake.store.grant_upload(upload, now_ms).await?;
+    state.intake.store.grant_upload(upload, state.intake.store.now_ms()).await?;
     let token = state.intake.signer.sign(&Claim::Grant { upload: id }, expires_at_s);
     let read = state.intake.signer.sign(&Claim::Upload { upload: id }, state.media_expiry_s());
     Ok(Json(UploadGrant {

@@ -21,7 +21,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use url::Url;
 use uuid::Uuid;
 
-use super::{ArtifactKey, INPUTS, OUTPUTS, Staged};
+use super::{ArtifactKey, INPUTS, OUTPUTS, Staged, Volume};
+use crate::keys::random_bytes;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Silence on a connection after which a request counts as failed.
@@ -30,7 +31,7 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(15);
 const RETRIES_MAX: usize = 6;
 /// Bytes of one part of a multipart upload; what is smaller is put in one request.
 const PART_BYTES: u64 = 8 << 20;
-/// What is written to see whether anything can be.
+/// What is written to see whether anything can be; each process adds a number of its own.
 const PROBE: &str = "probe";
 
 /// Why the bucket did not do what was asked.
@@ -100,6 +101,8 @@ impl std::fmt::Debug for BucketSettings {
 pub struct Bucket {
     store: Arc<AmazonS3>,
     prefix: Path,
+    /// This process's own, so that no other's probe is in its way.
+    probe: Path,
 }
 
 impl Bucket {
@@ -144,7 +147,9 @@ impl Bucket {
                 ..RetryConfig::default()
             })
             .build()?;
-        Ok(Self { store: Arc::new(store), prefix: Path::from(settings.url.prefix.as_str()) })
+        let prefix = Path::from(settings.url.prefix.as_str());
+        let probe = prefix.clone().join(format!("{PROBE}-{:016x}", u64::from_be_bytes(random_bytes())));
+        Ok(Self { store: Arc::new(store), prefix, probe })
     }
 
     fn path(&self, key: &ArtifactKey) -> Path {
@@ -221,17 +226,40 @@ impl Bucket {
 
     /// Whether objects can be written now.
     pub(super) async fn probe(&self) -> Result<(), BucketError> {
-        let path = self.prefix.clone().join(PROBE);
-        self.store.put(&path, PutPayload::new()).await.map_err(|source| failed("write", &path, source))?;
-        self.store.delete(&path).await.map_err(|source| failed("remove", &path, source))
+        let put = self.store.put(&self.probe, PutPayload::new()).await;
+        put.map_err(|source| failed("write", &self.probe, source))?;
+        self.delete(&self.probe).await
     }
 
     /// Removes an object; safe to repeat.
     pub(super) async fn remove(&self, key: &ArtifactKey) -> Result<(), BucketError> {
-        match self.store.delete(&self.path(key)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(source) => Err(failed("remove", key, source)),
+        self.delete(&self.path(key)).await
+    }
+
+    /// What is gone already needs no removal.
+    async fn delete(&self, path: &Path) -> Result<(), BucketError> {
+        match self.store.delete(path).await {
+            Err(source) if !is_gone(&source) => Err(failed("remove", path, source)),
+            _ => Ok(()),
         }
+    }
+
+    /// Removes all that a job's attempts left: what is listed, however many attempts there were.
+    pub(super) async fn discard_job(&self, job: Uuid) -> Result<Volume, BucketError> {
+        let outputs = self.prefix.clone().join(OUTPUTS).join(job.to_string());
+        let listed = self.store.list(Some(&outputs)).try_collect::<Vec<_>>().await;
+        let listed = listed.map_err(|source| failed("list", &outputs, source))?;
+        let mut held = Volume::default();
+        listed.iter().for_each(|meta| held += Volume::of_file(meta.size));
+        let locations = futures_util::stream::iter(listed.into_iter().map(|meta| Ok(meta.location)));
+        let mut removed = self.store.delete_stream(locations.boxed());
+        while let Some(outcome) = removed.next().await {
+            match outcome {
+                Err(source) if !is_gone(&source) => return Err(failed("remove", &outputs, source)),
+                _ => {}
+            }
+        }
+        Ok(held)
     }
 
     pub(super) async fn presigned(&self, key: &ArtifactKey, lasts: Duration) -> Result<Url, BucketError> {
@@ -253,17 +281,23 @@ impl Bucket {
         Ok(attempts)
     }
 
-    pub(super) async fn inputs_before(&self, before_ms: i64) -> Result<Vec<ArtifactKey>, BucketError> {
+    pub(super) async fn inputs_before(&self, before_ms: i64) -> Result<Vec<(ArtifactKey, u64)>, BucketError> {
         let inputs = self.prefix.clone().join(INPUTS);
         let mut found = Vec::new();
         let mut listed = self.store.list(Some(&inputs));
         while let Some(meta) = listed.try_next().await.map_err(|source| failed("list", &inputs, source))? {
             if meta.last_modified.timestamp_millis() < before_ms {
-                found.extend(meta.location.filename().and_then(ArtifactKey::parse_input));
+                let key = meta.location.filename().and_then(ArtifactKey::parse_input);
+                found.extend(key.map(|key| (key, meta.size)));
             }
         }
         Ok(found)
     }
+}
+
+/// Whether there was nothing to remove. S3 does not tell; others do, and of one among many in words alone.
+fn is_gone(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { .. }) || error.to_string().contains("code: NoSuchKey")
 }
 
 /// Sends a file part by part. Each part is whole in memory meanwhile, so that a request which fails can be repeated.

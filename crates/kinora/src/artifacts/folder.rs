@@ -10,15 +10,16 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use super::{ArtifactError, ArtifactKey, INPUTS, OUTPUTS};
+use super::{ArtifactError, ArtifactKey, INPUTS, OUTPUTS, Volume};
 use crate::keys::random_bytes;
 
 const DATABASE: &str = "kinora.db";
 const LOCK: &str = "lock";
 const SECRET: &str = "secret";
 const STAGING: &str = "staging";
-/// What a clip may take.
+/// What a clip may take, in pieces that no file system can make smaller.
 const PROBE_BYTES: usize = 16 << 20;
+const PROBE_PIECE_BYTES: usize = 64 << 10;
 
 /// A data folder on a local disk.
 #[derive(Debug, Clone)]
@@ -106,8 +107,10 @@ impl DataFolder {
     /// Whether a file of a clip's size can be written and synced.
     pub(super) fn probe(&self) -> Result<(), ArtifactError> {
         let mut staged = self.stage()?;
-        let zeros = vec![0; PROBE_BYTES];
-        staged.file.write_all(&zeros).map_err(failed("write", &staged.path))?;
+        for _ in 0..PROBE_BYTES / PROBE_PIECE_BYTES {
+            let piece = random_bytes::<PROBE_PIECE_BYTES>();
+            staged.file.write_all(&piece).map_err(failed("write", &staged.path))?;
+        }
         staged.file.sync_all().map_err(failed("sync", &staged.path))
     }
 
@@ -124,15 +127,15 @@ impl DataFolder {
     }
 
     /// Every picture whose file was written before a time; names that are not ours are passed over.
-    pub(super) fn inputs_before(&self, before_ms: i64) -> Result<Vec<ArtifactKey>, ArtifactError> {
+    pub(super) fn inputs_before(&self, before_ms: i64) -> Result<Vec<(ArtifactKey, u64)>, ArtifactError> {
         let inputs = self.root.join(INPUTS);
         let before = UNIX_EPOCH + Duration::from_millis(before_ms.max(0).unsigned_abs());
         let mut found = Vec::new();
         for name in names_in(&inputs)? {
             let Some(key) = ArtifactKey::parse_input(&name) else { continue };
             let path = inputs.join(name);
-            match fs::metadata(&path).and_then(|meta| meta.modified()) {
-                Ok(modified) if modified < before => found.push(key),
+            match fs::metadata(&path).and_then(|meta| Ok((meta.modified()?, meta.len()))) {
+                Ok((modified, size_bytes)) if modified < before => found.push((key, size_bytes)),
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("look at", &path)(e)),
                 _ => {}
             }
@@ -152,9 +155,14 @@ impl DataFolder {
     }
 
     /// Removes all attempts of a job.
-    pub(super) fn discard_job(&self, job: Uuid) -> Result<(), ArtifactError> {
+    pub(super) fn discard_job(&self, job: Uuid) -> Result<Volume, ArtifactError> {
         let path = self.root.join(OUTPUTS).join(job.to_string());
-        unless_gone(fs::remove_dir_all(&path)).map_err(failed("remove", &path))
+        let held = match held_below(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Volume::default()),
+            held => held.map_err(failed("look at", &path))?,
+        };
+        unless_gone(fs::remove_dir_all(&path)).map_err(failed("remove", &path))?;
+        Ok(held)
     }
 }
 
@@ -221,6 +229,17 @@ fn create_folder(path: &Path, builder: &fs::DirBuilder) -> Result<(), ArtifactEr
 /// What is gone already needs no removal.
 fn unless_gone(removed: io::Result<()>) -> io::Result<()> {
     removed.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
+}
+
+/// What the files in a folder and in those below it hold.
+fn held_below(folder: &Path) -> io::Result<Volume> {
+    let mut held = Volume::default();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let meta = entry.metadata()?;
+        held += if meta.is_dir() { held_below(&entry.path())? } else { Volume::of_file(meta.len()) };
+    }
+    Ok(held)
 }
 
 /// What lies in a folder; names that are not UTF-8 are not ours.

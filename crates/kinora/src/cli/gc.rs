@@ -6,9 +6,9 @@ use clap::Args;
 
 use super::storage::{Database, Files};
 use super::{Failure, runtime};
-use crate::artifacts::{Artifacts, Bucket, DataFolder};
-use crate::jobs::StoreSettings;
-use crate::retention::Retention;
+use crate::artifacts::{Artifacts, Bucket, DataFolder, Volume};
+use crate::jobs::{Expired, StoreSettings};
+use crate::retention::{Removed, Retention};
 
 /// Remove what ended long ago, as `kinora serve --keep-days` does by itself: requests, their clips, unused pictures.
 ///
@@ -31,6 +31,11 @@ pub struct Gc {
 /// Days as a length of time.
 pub(super) fn days(count: u64) -> Duration {
     Duration::from_secs(count * 24 * 3600)
+}
+
+fn said(count: Expired) -> String {
+    let Expired { jobs_count, uploads_count, inputs_count } = count;
+    format!("{jobs_count} requests, {uploads_count} uploads, {inputs_count} pictures")
 }
 
 impl Gc {
@@ -58,14 +63,12 @@ impl Gc {
         let store = self.database.open(StoreSettings::default()).await?;
         let artifacts = artifacts.with_bucket(bucket);
         let retention = Retention { store, artifacts, keep: days(self.keep_days) };
-        let (done, count) = match self.dry_run {
-            true => ("would remove", retention.survey().await?),
-            false => ("removed", retention.remove(true).await?),
-        };
-        println!(
-            "{done} {} requests, {} uploads, {} pictures",
-            count.jobs_count, count.uploads_count, count.inputs_count
-        );
+        if self.dry_run {
+            println!("would remove {}", said(retention.survey(true).await?));
+        } else {
+            let Removed { rows, files: Volume { files_count, size_bytes } } = retention.remove(true).await?;
+            println!("removed {}: {files_count} files, {size_bytes} bytes", said(rows));
+        }
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod changes;
 mod outlook;
 mod postgres;
 mod record;
+mod row_clock;
 mod signals;
 mod sqlite;
 mod state;
@@ -16,6 +17,6 @@ mod store;
 
 pub use changes::{Claim, Heartbeat, NewJob, NewKey, Presence, SubmitError};
 pub use outlook::Outlook;
-pub use record::{EndedJob, Expired, InputRow, Job, JobProgress, KeyRow, Outcome, UploadRow};
+pub use record::{Expired, InputRow, Job, JobProgress, KeyRow, Outcome, UploadRow};
 pub use state::{Event, Refused, Status};
 pub use store::{DatabaseUrl, JobFilter, JobPage, JobStore, StoreError, StoreSettings};

@@ -18,6 +18,21 @@ macro_rules! skip_locked {
     };
 }
 
+/// Of a picture: no job names it.
+macro_rules! named_by_no_job {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.input_sha256 = inputs.sha256)"
+    };
+}
+
+/// The same, but for the jobs that ended before `$1`.
+macro_rules! named_by_no_job_that_stays {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.input_sha256 = inputs.sha256 \
+             AND (jobs.finished_at_ms IS NULL OR jobs.finished_at_ms >= $1))"
+    };
+}
+
 // The same statements, compiled for this database.
 #[allow(clippy::duplicate_mod, reason = "one file, compiled for each database")]
 #[path = "repository/mod.rs"]
@@ -31,6 +46,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 pub(super) use repository::{Pools, Repository};
 
+use super::row_clock::RowClock;
 use super::signals::{Signals, Tidings};
 use super::store::{DatabaseUrl, StoreError};
 use crate::keys::random_bytes;
@@ -49,6 +65,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause before the listening connection is made anew.
 const LISTEN_RETRY: Duration = Duration::from_secs(1);
 const CHANNEL: &str = "kinora";
+/// How often the database is asked for the time.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(30);
 /// No statement of ours takes long; one that does must not hold locks for ever.
 const SESSION: [(&str, &str); 2] =
     [("statement_timeout", "30s"), ("idle_in_transaction_session_timeout", "30s")];
@@ -58,13 +76,14 @@ pub(super) async fn open(
     url: &DatabaseUrl,
     queued_max: i64,
     signals: Signals,
-) -> Result<(Repository, [u8; 32]), StoreError> {
+) -> Result<(Repository, RowClock, [u8; 32]), StoreError> {
     let options = PgConnectOptions::from_str(url.as_str())?;
-    let options = options.application_name("kinora").disable_statement_logging();
+    let options = quiet(options.application_name("kinora"));
     let mut connection = connect(&options).await?;
     // The migrator holds an advisory lock meanwhile, so that processes which start together do so one after the other.
     sqlx::migrate!("migrations/postgres").run(&mut connection).await?;
     let secret = secret(&mut connection).await?;
+    let clock = RowClock::of_database(lease_clock_ms(&mut connection).await?);
     connection.close().await?;
     let readers = PgPoolOptions::new()
         .max_connections(READERS_COUNT)
@@ -72,11 +91,17 @@ pub(super) async fn open(
         .connect_with(options.clone().options(SESSION))
         .await?;
     tokio::spawn(listen(readers.clone(), signals.clone()));
+    tokio::spawn(keep_time(readers.clone(), clock.clone()));
     let seats = (0..WRITERS_COUNT)
         .map(|_| Seat { options: options.clone().options(SESSION), connection: None })
         .collect();
     let pools = Pools { forgetters: readers.clone(), readers };
-    Ok((Repository::start(seats, pools, false, queued_max, &signals), secret))
+    Ok((Repository::start(seats, pools, false, queued_max, &signals), clock, secret))
+}
+
+/// Says no statement to the log, but to the tests that explain them.
+fn quiet(options: PgConnectOptions) -> PgConnectOptions {
+    if cfg!(test) { options } else { options.disable_statement_logging() }
 }
 
 /// The secret that signs media URLs; whoever starts first makes it.
@@ -119,6 +144,21 @@ async fn listen_once(pool: &sqlx::PgPool, signals: &Signals) -> Result<(), sqlx:
         }
     }
     Ok(())
+}
+
+/// Looks at the database's clock now and then, in case somebody sets it; this process's own drifts little meanwhile.
+async fn keep_time(pool: sqlx::PgPool, clock: RowClock) {
+    loop {
+        tokio::select! {
+            () = pool.close_event() => return,
+            () = tokio::time::sleep(LOOK_AT_CLOCK) => {}
+        }
+        let told = async { lease_clock_ms(&mut *pool.acquire().await?).await };
+        match told.await {
+            Ok(now_ms) => clock.set(now_ms),
+            Err(error) => tracing::warn!(%error, "store.clock_unread"),
+        }
+    }
 }
 
 /// A writer's connection, made when it is needed.

@@ -43,14 +43,6 @@ pub struct Job {
     pub error: Option<String>,
 }
 
-/// A job that has ended, as far as its removal needs to know it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
-pub struct EndedJob {
-    pub id: Uuid,
-    /// Claims it had; attempts are numbered up to this.
-    pub attempt: i64,
-}
-
 /// How many rows are kept no longer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Expired {

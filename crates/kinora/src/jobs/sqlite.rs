@@ -17,6 +17,25 @@ macro_rules! skip_locked {
     };
 }
 
+/// Of a picture: no job names it. There is no index by picture of jobs that wait: hashes come in no order, so a submit
+/// would touch pages all over.
+macro_rules! named_by_no_job {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.input_sha256 = inputs.sha256 AND jobs.finished_at_ms IS NOT NULL) \
+         AND sha256 NOT IN (SELECT input_sha256 FROM jobs WHERE status = 'queued' \
+             UNION ALL SELECT input_sha256 FROM jobs WHERE status = 'processing')"
+    };
+}
+
+/// The same, but for the jobs that ended before `$1`.
+macro_rules! named_by_no_job_that_stays {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.input_sha256 = inputs.sha256 AND jobs.finished_at_ms >= $1) \
+         AND sha256 NOT IN (SELECT input_sha256 FROM jobs WHERE status = 'queued' \
+             UNION ALL SELECT input_sha256 FROM jobs WHERE status = 'processing')"
+    };
+}
+
 // The same statements, compiled for this database.
 #[allow(clippy::duplicate_mod, reason = "one file, compiled for each database")]
 #[path = "repository/mod.rs"]
@@ -54,8 +73,8 @@ pub(super) async fn open(path: &Path, queued_max: i64, signals: Signals) -> Resu
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
-        .foreign_keys(true)
-        .disable_statement_logging();
+        .foreign_keys(true);
+    let options = quiet(options);
     let mut connection = options.connect().await?;
     require_version(&mut connection).await?;
     sqlx::migrate!("migrations/sqlite").run(&mut connection).await?;
@@ -66,6 +85,11 @@ pub(super) async fn open(path: &Path, queued_max: i64, signals: Signals) -> Resu
         SqlitePoolOptions::new().max_connections(READERS_COUNT).connect_with(options.read_only(true)).await?;
     let pools = Pools { readers, forgetters };
     Ok(Repository::start(vec![Seat(connection)], pools, true, queued_max, &signals))
+}
+
+/// Says no statement to the log, but to the tests that explain them.
+fn quiet(options: SqliteConnectOptions) -> SqliteConnectOptions {
+    if cfg!(test) { options } else { options.disable_statement_logging() }
 }
 
 async fn require_version(connection: &mut Connection) -> Result<(), StoreError> {

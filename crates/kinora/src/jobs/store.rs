@@ -11,7 +11,8 @@ use super::changes::{
     Leases, NewJob, NewKey, Presence, RevokeKey, SubmitError, TakeTurn, UseInput, What, WorkerGone,
 };
 use super::outlook::{Outlook, Outlooks};
-use super::record::{EndedJob, Expired, InputRow, Job, KeyRow, UploadRow};
+use super::record::{Expired, InputRow, Job, KeyRow, UploadRow};
+use super::row_clock::RowClock;
 use super::signals::Signals;
 use super::state::{Event, Refused, Status};
 use super::{postgres, sqlite};
@@ -99,6 +100,7 @@ pub struct JobStore {
     repository: Repository,
     settings: StoreSettings,
     signals: Signals,
+    clock: RowClock,
     shared_secret: Option<[u8; 32]>,
     outlooks: Arc<Outlooks>,
 }
@@ -141,23 +143,27 @@ impl JobStore {
     pub async fn open(path: &Path, settings: StoreSettings) -> Result<Self, StoreError> {
         let signals = Signals::new();
         let repository = sqlite::open(path, settings.queued_max, signals.clone()).await?;
-        Ok(Self::of(Repository::Sqlite(repository), settings, signals, None))
+        Ok(Self::of(Repository::Sqlite(repository), settings, signals))
     }
 
     /// Opens (and brings up to date) the PostgreSQL database at `url`, which other processes may use as well.
     pub async fn open_postgres(url: &DatabaseUrl, settings: StoreSettings) -> Result<Self, StoreError> {
         let signals = Signals::new();
-        let (repository, secret) = postgres::open(url, settings.queued_max, signals.clone()).await?;
-        Ok(Self::of(Repository::Postgres(repository), settings, signals, Some(secret)))
+        let (repository, clock, secret) = postgres::open(url, settings.queued_max, signals.clone()).await?;
+        let store = Self::of(Repository::Postgres(repository), settings, signals);
+        Ok(Self { clock, shared_secret: Some(secret), ..store })
     }
 
-    fn of(
-        repository: Repository,
-        settings: StoreSettings,
-        signals: Signals,
-        shared_secret: Option<[u8; 32]>,
-    ) -> Self {
-        Self { repository, settings, signals, shared_secret, outlooks: Arc::new(Outlooks::new()) }
+    fn of(repository: Repository, settings: StoreSettings, signals: Signals) -> Self {
+        let outlooks = Arc::new(Outlooks::new());
+        let clock = RowClock::default();
+        Self { repository, settings, signals, clock, shared_secret: None, outlooks }
+    }
+
+    /// What time it is, in milliseconds since the Unix epoch, by the clock that all share who write here. Whatever is
+    /// told to the store as `now_ms` is read from it, so that no machine's clock decides how long something is kept.
+    pub fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
     }
 
     /// What signs media URLs where several processes serve them; one process keeps its own in its data folder.
@@ -297,12 +303,12 @@ impl JobStore {
     }
 
     /// Jobs that ended before a time, those that ended first before the others.
-    pub async fn ended_before(&self, before_ms: i64, limit: i64) -> Result<Vec<EndedJob>, StoreError> {
+    pub async fn ended_before(&self, before_ms: i64, limit: i64) -> Result<Vec<Uuid>, StoreError> {
         on!(self, repository => repository.ended_before(before_ms, limit).await)
     }
 
-    /// Forgets jobs, as far as they have ended.
-    pub async fn forget_jobs(&self, ids: Vec<Uuid>) -> Result<(), StoreError> {
+    /// Forgets jobs, as far as they have ended, and says how many.
+    pub async fn forget_jobs(&self, ids: Vec<Uuid>) -> Result<u64, StoreError> {
         on!(self, repository => repository.commit(ForgetJobs { ids }).await)
     }
 

@@ -1,4 +1,6 @@
-use kinora_engine::PatternEngine;
+use std::io;
+
+use kinora_engine::{ClipFormat, EngineError, FrameSink, Generated, PatternEngine, Picture, SinkError};
 
 use super::*;
 use crate::jobs::{InputRow, NewJob, StoreSettings};
@@ -95,16 +97,73 @@ async fn a_result_that_comes_too_late_leaves_no_files() {
     assert_eq!((now.status, &now.outcome), (crate::jobs::Status::Queued, &None));
 }
 
+impl Fixture {
+    /// Stores the picture that the job names.
+    async fn store_picture(&self, job: &Job) {
+        let mut bytes = io::Cursor::new(Vec::new());
+        image::DynamicImage::new_rgb8(300, 300).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        let key = ArtifactKey::of_input(job.input_sha256, 0);
+        self.worker.artifacts.put(key, bytes.into_inner().into(), "image/png").await.unwrap();
+    }
+}
+
+/// Its frames find no room, although a probe would: the disk is as good as full.
+#[derive(Debug)]
+struct NoRoom;
+
+impl Engine for NoRoom {
+    fn name(&self) -> &'static str {
+        PatternEngine.name()
+    }
+
+    fn description(&self) -> &'static str {
+        PatternEngine.description()
+    }
+
+    fn clip_format(&self, width_px: u32, height_px: u32, spec: &GenerateSpec) -> ClipFormat {
+        PatternEngine.clip_format(width_px, height_px, spec)
+    }
+
+    fn generate(
+        &self,
+        _: &GenerateSpec,
+        _: &Picture,
+        _: &mut dyn FrameSink,
+        _: &dyn Monitor,
+    ) -> Result<Generated, EngineError> {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        Err(SinkError(Box::new(kinora_media::ClipError::Output(full))).into())
+    }
+}
+
+#[tokio::test]
+async fn a_clip_that_finds_no_room_costs_no_attempt_at_first_but_does_not_go_round_for_ever() {
+    let Fixture { mut worker, folder } = fixture().await;
+    worker.engine = Arc::new(NoRoom);
+    let fixture = Fixture { worker, folder };
+    let (mut job, _) = fixture.made().await;
+    fixture.store_picture(&job).await;
+    let (worker, stop) = (&fixture.worker, CancellationToken::new());
+    for given_back in 0..NO_ROOM_FREE_MAX {
+        assert_eq!(worker.work(job.clone(), &stop, &Pace::default()).await, Place::Unfit, "{given_back}");
+        let now = worker.store.get(job.id).await.unwrap().unwrap();
+        assert_eq!((now.status, now.attempts_lost), (crate::jobs::Status::Queued, 0), "{given_back}");
+        job = worker.claim().await.unwrap().unwrap();
+    }
+    for lost in 1..=worker.store.attempts_max() {
+        assert_eq!(worker.work(job.clone(), &stop, &Pace::default()).await, Place::Fit);
+        assert_eq!(worker.store.get(job.id).await.unwrap().unwrap().attempts_lost, lost);
+        job = worker.claim().await.unwrap().unwrap_or(job);
+    }
+    assert_eq!(worker.store.get(job.id).await.unwrap().unwrap().status, crate::jobs::Status::Failed);
+}
+
 #[tokio::test]
 async fn a_place_where_no_clip_can_be_written_costs_a_job_no_attempt() {
     let fixture = fixture().await;
     let (job, _) = fixture.made().await;
     let worker = &fixture.worker;
-    let input = image::DynamicImage::new_rgb8(300, 300);
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    input.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
-    let key = ArtifactKey::of_input(job.input_sha256, 0);
-    worker.artifacts.put(key, bytes.into_inner().into(), "image/png").await.unwrap();
+    fixture.store_picture(&job).await;
     let staging = fixture.folder.path().join("staging");
     std::fs::remove_dir(&staging).unwrap();
     let stop = CancellationToken::new();

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::process::{Process, get};
 
-const POINTS: [&str; 5] = ["Claimed", "Staged", "Uploaded", "BeforeFinish", "Finished"];
+/// Where a worker can be made to fail.
+pub const POINTS: [&str; 5] = ["Claimed", "Staged", "Uploaded", "BeforeFinish", "Finished"];
 
 /// Names below a folder, deep ones by their whole path.
 fn files(folder: &Path) -> Vec<String> {

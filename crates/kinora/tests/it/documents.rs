@@ -152,7 +152,7 @@ const IMPORTS: [(&str, &[&str]); 24] = [
         &["artifacts", "capability", "clock", "intake", "jobs", "keys", "models", "submission", "telemetry"],
     ),
     ("sweep", &["artifacts", "jobs"]),
-    ("retention", &["artifacts", "clock", "jobs"]),
+    ("retention", &["artifacts", "jobs", "telemetry"]),
     (
         "server",
         &[

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
+use crate::crash_points::POINTS;
 use crate::process::call;
 use crate::s3::S3;
 use crate::server::{BASE, MODEL, picture_base64};
@@ -15,13 +16,13 @@ use crate::server::{BASE, MODEL, picture_base64};
 const REASON_DATABASE: &str = "KINORA_TEST_POSTGRES names a server";
 
 /// A database of its own, with a ledger that notes every change of a job's status behind the program's back.
-struct Database {
-    url: String,
+pub struct Database {
+    pub url: String,
     connection: PgConnection,
 }
 
 impl Database {
-    async fn create() -> Self {
+    pub async fn create() -> Self {
         let server = std::env::var("KINORA_TEST_POSTGRES").expect(REASON_DATABASE);
         let name = format!("kinora_{}", uuid::Uuid::now_v7().simple());
         let mut first = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
@@ -47,7 +48,7 @@ impl Database {
 }
 
 /// A process of the program with what it shares with the others.
-struct Member {
+pub struct Member {
     child: Child,
     said: String,
 }
@@ -74,22 +75,26 @@ fn command(arguments: &[&str], database: &Database, s3: &S3) -> Command {
 }
 
 impl Member {
-    fn start(arguments: &[&str], database: &Database, s3: &S3) -> Self {
-        let mut child =
-            command(arguments, database, s3).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    pub fn start(arguments: &[&str], database: &Database, s3: &S3) -> Self {
+        Self::begin(&mut command(arguments, database, s3))
+    }
+
+    /// Waits for the first line that the program says.
+    fn begin(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut said = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
-        assert!(!said.is_empty(), "{arguments:?} ended at once");
+        assert!(!said.is_empty(), "{command:?} ended at once");
         Self { child, said: said.trim().to_owned() }
     }
 
-    fn serve(folder: &tempfile::TempDir, database: &Database, s3: &S3) -> Self {
+    pub fn serve(folder: &tempfile::TempDir, database: &Database, s3: &S3) -> Self {
         let folder = folder.path().to_str().unwrap();
         let arguments = ["serve", "--no-worker", "--listen", "127.0.0.1:0", "--data-dir", folder];
         Self::start(&arguments, database, s3)
     }
 
-    fn address(&self) -> &str {
+    pub fn address(&self) -> &str {
         self.said.strip_prefix("listening on http://").unwrap()
     }
 
@@ -106,7 +111,7 @@ impl Drop for Member {
     }
 }
 
-fn create_key(database: &Database) -> String {
+pub fn create_key(database: &Database) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_kinora"))
         .args(["keys", "create", "--org", "org", "--database-url", &database.url])
         .output()
@@ -115,14 +120,14 @@ fn create_key(database: &Database) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-fn submit(address: &str, key: &str) -> String {
+pub fn submit(address: &str, key: &str) -> String {
     let body = json!({"model": MODEL, "payload": {"image": picture_base64()}}).to_string();
     let (status, answer) = call(address, key, "POST", &format!("{BASE}/requests"), &body);
     assert_eq!(status, 200, "{answer}");
     answer["request_id"].as_str().unwrap().to_owned()
 }
 
-fn record(address: &str, key: &str, id: &str) -> Value {
+pub fn record(address: &str, key: &str, id: &str) -> Value {
     call(address, key, "GET", &format!("{BASE}/requests/{id}"), "").1
 }
 
@@ -211,6 +216,70 @@ async fn a_cancel_at_one_server_stops_a_worker_elsewhere() {
     }
 }
 
+/// Each point at which a worker can be made to fail, on PostgreSQL and a bucket.
+async fn one_outcome_after(kind: &str) {
+    let (mut database, s3) = (Database::create().await, S3::start());
+    let folder = tempfile::tempdir().unwrap();
+    let key = create_key(&database);
+    let server = Member::serve(&folder, &database, &s3);
+    let mut ids = Vec::new();
+    for point in POINTS {
+        let case = format!("{point}:{kind}");
+        let mut failing = Member::begin(command(&["worker"], &database, &s3).env("KINORA_FAULT", &case));
+        let id = submit(server.address(), &key);
+        let _other = (kind == "abort").then(|| {
+            assert_eq!(failing.child.wait().unwrap().code(), None, "{case}: no fault was met");
+            Member::start(&["worker"], &database, &s3)
+        });
+        let started = Instant::now();
+        let done = loop {
+            let record = record(server.address(), &key, &id);
+            if !matches!(record["status"].as_str(), Some("queued" | "processing")) {
+                break record;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "{case}: still {record}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        assert_eq!(done["status"], "success", "{case}: {done}");
+        ids.push((case, id, done["outcome"]["size_bytes"].as_u64().unwrap()));
+    }
+    let lost = database.number("SELECT CAST(SUM(attempts_lost) AS BIGINT) FROM jobs").await;
+    assert_eq!(lost, POINTS.len() as i64 - 1, "{kind}: after its success was told, no attempt is lost");
+    // A start sweeps what the lost attempts left.
+    drop(server);
+    let server = Member::serve(&folder, &database, &s3);
+    let started = Instant::now();
+    while s3.objects().len() != 1 + 2 * POINTS.len() {
+        assert!(started.elapsed() < Duration::from_secs(30), "{kind}: {:?}", s3.objects());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for (case, id, size_bytes) in ids {
+        let record = record(server.address(), &key, &id);
+        let url = record["outcome"]["video_url"].as_str().unwrap();
+        let path = url.strip_prefix(&format!("http://{}", server.address())).unwrap();
+        let (status, clip) = crate::process::get(server.address(), path);
+        assert_eq!((status, clip.len() as u64), (200, size_bytes), "{case}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and s3s-fs: `scripts/test fleet` starts both"]
+async fn a_fleets_worker_that_meets_an_error_at_any_point_leaves_one_outcome() {
+    one_outcome_after("error").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and s3s-fs: `scripts/test fleet` starts both"]
+async fn a_fleets_worker_that_panics_at_any_point_leaves_one_outcome() {
+    one_outcome_after("panic").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and s3s-fs: `scripts/test fleet` starts both"]
+async fn a_fleets_worker_that_ends_at_any_point_leaves_one_outcome() {
+    one_outcome_after("abort").await;
+}
+
 #[test]
 fn a_worker_without_a_shared_store_says_what_it_needs() {
     let refused = |arguments: &[&str]| {
@@ -252,19 +321,23 @@ async fn what_ended_long_ago_is_removed_from_the_bucket_too() {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    assert_eq!(collect(&database, &[]), "removed 0 requests, 0 uploads, 0 pictures\n");
+    let removed = |database: &Database, counts: &str| {
+        let said = collect(database, &[]);
+        assert!(said.starts_with(&format!("removed {counts} ")), "{said}");
+    };
+    removed(&database, "0 requests, 0 uploads, 0 pictures: 0 files,");
     let aged =
         "UPDATE jobs SET finished_at_ms = 1 WHERE status = 'success'; UPDATE inputs SET used_at_ms = 1";
     sqlx::raw_sql(aged).execute(&mut database.connection).await.unwrap();
     assert_eq!(collect(&database, &["--dry-run"]), "would remove 1 requests, 0 uploads, 0 pictures\n");
-    assert_eq!(collect(&database, &[]), "removed 1 requests, 0 uploads, 0 pictures\n", "beside a server");
+    removed(&database, "1 requests, 0 uploads, 0 pictures: 2 files,");
     assert_eq!(s3.objects().len(), 1, "the picture, which the waiting request names: {:?}", s3.objects());
     assert_eq!(record(server.address(), &key, &id)["code"], "no_such_request");
     let (status, _) = call(server.address(), &key, "DELETE", &format!("{BASE}/requests/{waiting}"), "");
     assert_eq!(status, 200);
     let aged = "UPDATE jobs SET finished_at_ms = 1";
     sqlx::raw_sql(aged).execute(&mut database.connection).await.unwrap();
-    assert_eq!(collect(&database, &[]), "removed 1 requests, 0 uploads, 1 pictures\n");
+    removed(&database, "1 requests, 0 uploads, 1 pictures: 1 files,");
     assert!(s3.objects().is_empty(), "{:?}", s3.objects());
     // The server was handed that picture a moment ago and believes in it, which the database does not.
     let body = json!({"model": MODEL, "payload": {"image": picture_base64()}}).to_string();

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what helps a test fails like a test")]
 
 mod api;
+mod backup;
 mod bad_input;
 mod cli;
 mod crash_points;

@@ -44,12 +44,14 @@ impl Change for ExpireLeases {
             Leases::Overdue => lease_clock_ms(connection).await?,
             Leases::All => i64::MAX,
         };
+        // Ordered here: for the order SQLite would read the whole table instead of the index of leases.
         let mut jobs: Vec<Job> = sqlx::query_as(skip_locked!(
-            "SELECT * FROM jobs WHERE status = 'processing' AND lease_until_ms < $1 ORDER BY seq"
+            "SELECT * FROM jobs WHERE status = 'processing' AND lease_until_ms < $1"
         ))
         .bind(before_ms)
         .fetch_all(&mut *connection)
         .await?;
+        jobs.sort_by_key(|job| job.seq);
         for job in &mut jobs {
             job.apply(Event::LeaseExpired { attempts_max: self.attempts_max }, self.now_ms)
                 .map_err(|refused| sqlx::Error::Protocol(refused.to_string()))?;
@@ -96,7 +98,8 @@ impl Change for AddInput {
         let stands: InputRow = sqlx::query_as(
             "INSERT INTO inputs (sha256, version, format, width_px, height_px, size_bytes, created_at_ms, used_at_ms) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $7) \
-             ON CONFLICT (sha256) DO UPDATE SET used_at_ms = excluded.used_at_ms RETURNING *",
+             ON CONFLICT (sha256) DO UPDATE SET used_at_ms = CASE WHEN excluded.used_at_ms > inputs.used_at_ms \
+                 THEN excluded.used_at_ms ELSE inputs.used_at_ms END RETURNING *",
         )
         .bind(&self.input.sha256[..])
         .bind(self.input.version)
@@ -115,12 +118,14 @@ impl Change for UseInput {
     type Answer = Option<InputRow>;
 
     async fn apply(&self, connection: &mut Connection) -> Result<Applied<Self::Answer>, sqlx::Error> {
-        let used: Option<InputRow> =
-            sqlx::query_as("UPDATE inputs SET used_at_ms = $1 WHERE sha256 = $2 RETURNING *")
-                .bind(self.now_ms)
-                .bind(&self.sha256[..])
-                .fetch_optional(connection)
-                .await?;
+        let used: Option<InputRow> = sqlx::query_as(
+            "UPDATE inputs SET used_at_ms = CASE WHEN used_at_ms < $1 THEN $1 ELSE used_at_ms END \
+             WHERE sha256 = $2 RETURNING *",
+        )
+        .bind(self.now_ms)
+        .bind(&self.sha256[..])
+        .fetch_optional(connection)
+        .await?;
         Ok(used.into())
     }
 }
