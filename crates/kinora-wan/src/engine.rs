@@ -8,7 +8,7 @@ use kinora_engine::{
 use serde_json::json;
 
 use crate::condition::Family;
-use crate::model::Target;
+use crate::device::Target;
 use crate::picture::Size;
 use crate::pipeline::{Pipeline, Settings, open};
 use crate::{Needs, WanError};
@@ -89,7 +89,9 @@ impl From<WanError> for EngineError {
         match error {
             WanError::Cancelled => Self::Cancelled,
             WanError::Sink(SinkError(cause)) => Self::Sink(SinkError(cause)),
-            WanError::Request(_) | WanError::Tensor(_) => Self::Permanent(error.to_string()),
+            WanError::Request(_) | WanError::Device(_) | WanError::Tensor(_) => {
+                Self::Permanent(error.to_string())
+            }
             // What callers are told says nothing of the server's disk; a disk may come back.
             WanError::Read { .. } => Self::Retryable(FILES.to_owned()),
             WanError::Config { .. }

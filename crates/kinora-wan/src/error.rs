@@ -24,6 +24,9 @@ pub enum WanError {
     /// A request that this model cannot serve.
     #[error("{0}")]
     Request(String),
+    /// A device that is not there, or has too little memory.
+    #[error("{0}")]
+    Device(String),
     #[error("the frames could not be taken: {0}")]
     Sink(#[from] kinora_engine::SinkError),
     /// An operation on tensors failed; with checked weights and sizes this is a defect.

@@ -8,6 +8,7 @@
 //! D width, N video tokens, A heads, K head width, R distinct times.
 
 pub mod condition;
+pub mod device;
 pub mod dit;
 mod engine;
 mod error;

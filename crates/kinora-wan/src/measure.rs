@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::WanError;
+use crate::device::Target;
 use crate::dit::Dit;
-use crate::model::Target;
 use crate::picture::Size;
 use crate::text::{Encoder, TOKENS_MAX};
 use crate::vae::Vae;
@@ -59,7 +59,7 @@ pub fn measure(
             let [x, text, table] = &inputs;
             let clip = dit.clip(std::array::from_fn(|side| grid[side] * dit.config().patch_size[side]))?;
             let tokens = grid.iter().product();
-            repeat(rounds, ready, || dit.block(0, &clip, x, text, (table, &[tokens])).map(drop))
+            repeat(rounds, target, ready, || dit.block(0, &clip, x, text, (table, &[tokens])).map(drop))
         }
         Piece::LatentFrame(size) => {
             let vae = vae(source, target)?;
@@ -69,22 +69,25 @@ pub fn measure(
             let latent = Tensor::randn(0f32, 1f32, shape, &target.device)?;
             let mut decoder = vae.decoder(None)?;
             decoder.push(&latent, &|| false)?;
-            repeat(rounds, ready, || decoder.push(&latent, &|| false).map(drop))
+            repeat(rounds, target, ready, || decoder.push(&latent, &|| false).map(drop))
         }
         Piece::Text(tokens) => {
             let encoder = encoder(source, target)?;
             let known = encoder.config().vocab_size;
             let ids: Vec<u32> = (0..tokens).map(|at| (at % known) as u32).collect();
-            repeat(rounds, ready, || encoder.forward(&ids, &|| false).map(drop))
+            repeat(rounds, target, ready, || encoder.forward(&ids, &|| false).map(drop))
         }
     }
 }
 
 fn repeat(
     rounds: u32,
+    target: &Target,
     ready: impl FnOnce(),
     mut work: impl FnMut() -> Result<(), WanError>,
 ) -> Result<Vec<Duration>, WanError> {
+    // A device is told what to do and answers later.
+    let mut work = || work().and_then(|()| Ok(target.device.synchronize()?));
     work()?;
     ready();
     let timed = (0..rounds).map(|_| {
@@ -97,7 +100,7 @@ fn repeat(
 
 /// A transformer, and for its block: x `[N, D]`, text `[L, D]`, time table `[1, 6, D]`.
 fn block(grid: [usize; 3], source: &Source, target: &Target) -> Result<(Dit, [Tensor; 3]), WanError> {
-    let place = (target.dtype, &target.device);
+    let place = target.place();
     let dit = match source {
         Source::Folder(folder) => Dit::load(&folder.join("transformer"), place)?,
         Source::Random => {
@@ -105,7 +108,7 @@ fn block(grid: [usize; 3], source: &Source, target: &Target) -> Result<(Dit, [Te
                 "num_attention_heads": 24, "attention_head_dim": 128, "in_channels": 48, "out_channels": 48,
                 "ffn_dim": 14336, "num_layers": 1,
             });
-            Dit::of(published(config), &Weights::made_up(target.dtype), place)?
+            Dit::of(published(config), &Weights::made_up(target.ops.products.dtype()), place)?
         }
     };
     let (tokens, width) = (grid.iter().product::<usize>(), dit.config().width());
@@ -117,28 +120,28 @@ fn block(grid: [usize; 3], source: &Source, target: &Target) -> Result<(Dit, [Te
 
 fn vae(source: &Source, target: &Target) -> Result<Vae, WanError> {
     match source {
-        Source::Folder(folder) => Vae::load(&folder.join("vae"), &target.device, target.dtype),
+        Source::Folder(folder) => Vae::load(&folder.join("vae"), target.place()),
         Source::Random => {
             let config = json!({
                 "z_dim": 48, "base_dim": 160, "decoder_base_dim": 256, "is_residual": true, "in_channels": 12,
                 "out_channels": 12, "patch_size": 2, "scale_factor_spatial": 16,
                 "latents_mean": vec![0.0; 48], "latents_std": vec![1.0; 48],
             });
-            // The VAE counts in f32 on the CPU, so that is what its weights are.
-            Vae::of(published(config), &Weights::made_up(DType::F32), (target.dtype, &target.device))
+            // The VAE counts in f32, so that is what its weights are.
+            Vae::of(published(config), &Weights::made_up(DType::F32), target.place())
         }
     }
 }
 
 fn encoder(source: &Source, target: &Target) -> Result<Encoder, WanError> {
-    let place = (target.dtype, &target.device);
+    let place = target.place();
     match source {
         Source::Folder(folder) => Encoder::load(&folder.join("text_encoder"), place),
         Source::Random => {
             let config = json!({
                 "vocab_size": 1024, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_heads": 64, "num_layers": 1,
             });
-            Encoder::of(published(config), &Weights::made_up(target.dtype), place)
+            Encoder::of(published(config), &Weights::made_up(target.ops.products.dtype()), place)
         }
     }
 }

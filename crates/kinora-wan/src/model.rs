@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device};
 use serde::Deserialize;
 
 use crate::WanError;
 use crate::condition::Family;
+use crate::device::Target;
 use crate::dit::Dit;
+use crate::ops::{Place, Products};
 use crate::picture::Size;
 use crate::sampler::SolverConfig;
 use crate::text::TextEncoder;
@@ -30,25 +31,6 @@ impl Family {
             Self::PerTokenTimes => Defaults { area_px: 704 * 1280, fps: 24, steps: 50, guidance: 5.0 },
             Self::Concatenated => Defaults { area_px: 720 * 1280, fps: 16, steps: 40, guidance: 3.5 },
         }
-    }
-}
-
-/// Where and in which type to compute.
-#[derive(Debug, Clone)]
-pub struct Target {
-    pub dtype: DType,
-    pub device: Device,
-}
-
-impl Target {
-    /// The CPU, in f32.
-    pub fn cpu_f32() -> Self {
-        Self { dtype: DType::F32, device: Device::Cpu }
-    }
-
-    /// The CPU, with what is multiplied rounded to bf16 and all else in f32.
-    pub fn cpu_bf16() -> Self {
-        Self { dtype: DType::BF16, device: Device::Cpu }
     }
 }
 
@@ -109,7 +91,7 @@ impl Model {
             return Err(refused(format!("`{}` is not a pipeline of the Wan family", index.class)));
         }
         let family = if index.expand_timesteps { Family::PerTokenTimes } else { Family::Concatenated };
-        let place = (target.dtype, &target.device);
+        let place = target.place();
         let solver = SolverConfig::read(&folder.join("scheduler"))?;
         let dit = Dit::load_adapted(&folder.join("transformer"), &loras.first, place)?;
         let low_noise = match (index.boundary_ratio, index.transformer_2.1.is_some()) {
@@ -125,7 +107,7 @@ impl Model {
             (None, false) => None,
             _ => return Err(refused("`boundary_ratio` and `transformer_2` must come together".to_owned())),
         };
-        let vae = Vae::load(&folder.join("vae"), &target.device, target.dtype)?;
+        let vae = Vae::load(&folder.join("vae"), place)?;
         let model = Self { folder: folder.to_owned(), family, solver, dit, low_noise, vae, target };
         model.check().map_err(refused)?;
         Ok(model)
@@ -133,13 +115,22 @@ impl Model {
 
     /// Opens tokenizer and text encoder, which are needed for a moment only.
     pub fn text(&self) -> Result<TextEncoder, WanError> {
-        let text = TextEncoder::load(&self.folder, (self.target.dtype, &self.target.device))?;
+        // For a moment's use a device need not have room for it.
+        let place = Place { streamed: true, ..self.target.place() };
+        let text = TextEncoder::load(&self.folder, place)?;
         let wanted = self.dit.config().text_dim;
         if text.width() != wanted {
             let problem = format!("gives states of width {}, the transformer reads {wanted}", text.width());
             return Err(WanError::config(self.folder.join("text_encoder"), problem));
         }
         Ok(text)
+    }
+
+    /// Bytes of all weights that stay on a device, where those of linear layers are as `products` takes them.
+    pub fn resident_bytes(&self, products: Products) -> u64 {
+        let second = self.low_noise.as_ref().map_or(0, |expert| expert.dit.numbers());
+        (self.dit.numbers() + second) * products.dtype().size_in_bytes() as u64
+            + self.vae.numbers() * size_of::<f32>() as u64
     }
 
     /// Sides of a clip are multiples of this.

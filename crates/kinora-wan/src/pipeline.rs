@@ -8,14 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use kinora_engine::{ClipDuration, FrameSink, GenerateSpec, Monitor, Noise, Picture, Progress, StageTime};
 
 use crate::condition::{Condition, Family};
+use crate::device::Target;
 use crate::dit::{Clip, Dit};
 use crate::model::{Adapters, Model};
+use crate::ops::{Ops, Set};
 use crate::picture::{Size, best_size, fit, to_rgb, to_tensor};
 use crate::sampler::STEPS_MAX;
+use crate::text::EncoderConfig;
 use crate::weights::read_tensor;
 use crate::{Cancel, WanError, go_on};
 
@@ -52,13 +55,12 @@ pub struct Settings {
 pub struct Pipeline {
     model: Model,
     settings: Settings,
-    /// Bytes that the text encoder works with.
-    text_bytes: u64,
+    text_sizes: EncoderConfig,
     /// Prompts and their states, the latest first.
     states: Mutex<VecDeque<(String, Tensor)>>,
 }
 
-/// What one clip takes of the machine's memory.
+/// What one clip takes of the memory that it is computed in.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs {
     pub size: Size,
@@ -67,8 +69,8 @@ pub struct Needs {
     pub stage: &'static str,
     /// Bytes that it works with: they must be had.
     pub working_bytes: u64,
-    /// Bytes of the transformer's weights, which every step reads: they stay in their files, and what memory does not
-    /// hold of them is read from the disk again.
+    /// On the CPU the bytes of the transformer's weights, which every step reads: they stay in their files, and what memory
+    /// does not hold of them is read from the disk again. On a device the bytes of all weights that lie there.
     pub weights_bytes: u64,
 }
 
@@ -110,8 +112,8 @@ pub type Tap<'a> = &'a mut dyn FnMut(&Tensor);
 impl Pipeline {
     /// Checks `settings` against `model`, and that the model's text encoder can be opened.
     pub fn new(model: Model, settings: Settings) -> Result<Self, WanError> {
-        let text_bytes = model.text()?.working_bytes();
-        let pipeline = Self { model, settings, text_bytes, states: Mutex::default() };
+        let text_sizes = model.text()?.sizes().clone();
+        let pipeline = Self { model, settings, text_sizes, states: Mutex::default() };
         pipeline.check()?;
         Ok(pipeline)
     }
@@ -136,8 +138,13 @@ impl Pipeline {
         frames + (parts(duration) - 1) * (frames - 1)
     }
 
-    /// What a clip of a picture 16 wide and 9 high, or of the size that was set, takes of the machine's memory.
+    /// What a clip of a picture 16 wide and 9 high, or of the size that was set, takes of the memory that it is computed in.
     pub fn needs(&self) -> Result<Needs, WanError> {
+        self.needs_by(self.model.target.ops)
+    }
+
+    /// The same if it were computed by `ops`.
+    fn needs_by(&self, ops: Ops) -> Result<Needs, WanError> {
         let size = self.size(Size { width_px: 16, height_px: 9 });
         let (model, frames) = (&self.model, self.clip_frames());
         let Size { width_px, height_px } = size;
@@ -150,14 +157,18 @@ impl Pipeline {
         };
         let pixels = (encoded * 3 * width_px * height_px * size_of::<f32>()) as u64;
         let stages = [
-            ("text", self.text_bytes),
-            ("image", model.vae.encoding_bytes([height_px, width_px], encoded) + 2 * pixels),
-            ("denoise", model.dit.working_bytes(latent)),
-            ("decode", model.vae.decoding_bytes([height_px, width_px], self.settings.vae_tile)?),
+            ("text", self.text_sizes.working_bytes(ops)),
+            ("image", model.vae.encoding_bytes([height_px, width_px], encoded, ops.set) + 2 * pixels),
+            ("denoise", model.dit.working_bytes(latent, ops)),
+            ("decode", model.vae.decoding_bytes([height_px, width_px], self.settings.vae_tile, ops.set)?),
         ];
         let (stage, working_bytes) =
             stages.into_iter().max_by_key(|(_, bytes)| *bytes).expect("there are stages");
-        Ok(Needs { size, frames, stage, working_bytes, weights_bytes: model.dit.weights_bytes() })
+        let weights_bytes = match ops.set {
+            Set::Cpu => model.dit.weights_bytes(),
+            Set::Tensors => model.resident_bytes(ops.products),
+        };
+        Ok(Needs { size, frames, stage, working_bytes, weights_bytes })
     }
 
     fn clip_frames(&self) -> usize {
@@ -449,7 +460,7 @@ impl Pipeline {
             Some(encoder) => encoder,
             None => encoder.insert(self.model.text()?),
         };
-        let states = encoder.states(prompt, cancel)?.to_dtype(DType::F32)?;
+        let states = encoder.states(prompt, cancel)?.to_device(&Device::Cpu)?;
         let mut all = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         all.push_front((prompt.to_owned(), states.clone()));
         all.truncate(STATES_KEPT);
@@ -467,7 +478,13 @@ impl Pipeline {
 }
 
 /// Opens `folder` with `settings`.
-pub fn open(folder: &Path, target: crate::model::Target, settings: Settings) -> Result<Pipeline, WanError> {
+pub fn open(folder: &Path, target: Target, settings: Settings) -> Result<Pipeline, WanError> {
+    if let Some(memory) = target.memory()? {
+        // On the CPU, where opening copies nothing, so that what does not fit is told at once.
+        let model = Model::open_adapted(folder, Target::cpu_f32(), &settings.loras)?;
+        let needs = Pipeline::new(model, settings.clone())?.needs_by(target.ops)?;
+        memory.check(&needs, target.ops.products)?;
+    }
     let model = Model::open_adapted(folder, target, &settings.loras)?;
     Pipeline::new(model, settings)
 }

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use kinora_wan::dit::{Dit, TokenTimes};
+use kinora_wan::ops::{Ops, Place, Products, Set};
 use kinora_wan::text::Encoder;
 use kinora_wan::vae::Vae;
 
@@ -54,8 +55,13 @@ fn model(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens/models").join(name)
 }
 
-fn vae(name: &str) -> Vae {
-    Vae::load(&model(name).join("vae"), &Device::Cpu, DType::F32).unwrap()
+/// The CPU, with the operations of `set`.
+fn place(set: Set, products: Products) -> Place<'static> {
+    Place { ops: Ops { set, products }, ..Place::new(products, &Device::Cpu) }
+}
+
+fn vae(name: &str, set: Set) -> Vae {
+    Vae::load(&model(name).join("vae"), place(set, Products::F32)).unwrap()
 }
 
 /// Decodes a clip of `frames` latent frames of `size` and throws it away.
@@ -71,13 +77,14 @@ fn decode(vae: &Vae, size: [usize; 2], frames: usize, tile: Option<usize>) {
 #[test]
 fn memory_does_not_grow_with_the_clip() {
     let _turn = alone();
-    for name in ["ti2v", "i2v"] {
-        let vae = vae(name);
+    for (name, set) in [("ti2v", Set::Cpu), ("i2v", Set::Cpu), ("ti2v", Set::Tensors), ("i2v", Set::Tensors)]
+    {
+        let vae = vae(name, set);
         decode(&vae, [8, 10], 1, None); // threads start, tables are made
         for tile in [None, Some(4 * vae.spatial_scale())] {
             let [short, long] = [4, 16].map(|frames| peak_bytes(|| decode(&vae, [8, 10], frames, tile)));
-            println!("{name} {tile:?}: {short} bytes for 4 latent frames, {long} for 16");
-            assert!(long < short + short / 20, "{name} {tile:?}: {long} bytes after {short}");
+            println!("{name} {set:?} {tile:?}: {short} bytes for 4 latent frames, {long} for 16");
+            assert!(long < short + short / 20, "{name} {set:?} {tile:?}: {long} bytes after {short}");
         }
     }
 }
@@ -104,22 +111,23 @@ impl Told {
 fn the_vae_tells_what_it_will_take() {
     let _turn = alone();
     let mut told = Told::default();
-    for name in ["ti2v", "i2v"] {
-        let vae = vae(name);
+    for (name, set) in [("ti2v", Set::Cpu), ("i2v", Set::Cpu), ("ti2v", Set::Tensors), ("i2v", Set::Tensors)]
+    {
+        let vae = vae(name, set);
         let scale = vae.spatial_scale();
         for latent in [[12, 16], [24, 14]] {
             let size = latent.map(|side| side * scale);
             for tile in [None, Some(6 * scale)] {
                 let took = peak_bytes(|| decode(&vae, latent, 3, tile));
-                let bytes = vae.decoding_bytes(size, tile).unwrap();
-                told.compare(&format!("{name} decodes {size:?} in {tile:?}"), bytes, took);
+                let bytes = vae.decoding_bytes(size, tile, set).unwrap();
+                told.compare(&format!("{name} {set:?} decodes {size:?} in {tile:?}"), bytes, took);
             }
             for frames in [1, 9] {
                 let clip = Tensor::zeros((1, 3, frames, size[0], size[1]), DType::F32, &Device::Cpu).unwrap();
                 let took = peak_bytes(|| drop(vae.encode(&clip, &|| false).unwrap()));
                 told.compare(
-                    &format!("{name} encodes {frames} of {size:?}"),
-                    vae.encoding_bytes(size, frames),
+                    &format!("{name} {set:?} encodes {frames} of {size:?}"),
+                    vae.encoding_bytes(size, frames, set),
                     took,
                 );
             }
@@ -132,8 +140,12 @@ fn the_vae_tells_what_it_will_take() {
 fn the_transformer_tells_what_it_will_take() {
     let _turn = alone();
     let mut told = Told::default();
-    for dtype in [DType::F32, DType::BF16] {
-        let dit = Dit::load(&model("ti2v").join("transformer"), (dtype, &Device::Cpu)).unwrap();
+    // In bf16 the tensor library widens whole weights on the CPU, which no device does.
+    for (set, products) in
+        [(Set::Cpu, Products::F32), (Set::Cpu, Products::Bf16), (Set::Tensors, Products::F32)]
+    {
+        let place = place(set, products);
+        let dit = Dit::load(&model("ti2v").join("transformer"), place).unwrap();
         for grid in [[3, 64, 96], [1, 96, 96]] {
             let [frames, height, width] = grid;
             let shape = (1, dit.config().in_channels, frames, height, width);
@@ -145,7 +157,7 @@ fn the_transformer_tells_what_it_will_take() {
                 let clip = dit.clip(grid).unwrap();
                 drop(dit.forward(&clip, &latents, &times, &text, &|| false).unwrap());
             });
-            told.compare(&format!("{dtype:?} {grid:?}"), dit.working_bytes(grid), took);
+            told.compare(&format!("{:?} {grid:?}", place.ops), dit.working_bytes(grid, place.ops), took);
         }
     }
     told.end();
@@ -155,10 +167,12 @@ fn the_transformer_tells_what_it_will_take() {
 fn the_text_encoder_tells_what_it_will_take() {
     let _turn = alone();
     let mut told = Told::default();
-    for name in ["ti2v", "i2v"] {
-        let encoder = Encoder::load(&model(name).join("text_encoder"), (DType::F32, &Device::Cpu)).unwrap();
+    for (name, set) in [("ti2v", Set::Cpu), ("i2v", Set::Cpu), ("ti2v", Set::Tensors), ("i2v", Set::Tensors)]
+    {
+        let place = Place { streamed: true, ..place(set, Products::F32) };
+        let encoder = Encoder::load(&model(name).join("text_encoder"), place).unwrap();
         let took = peak_bytes(|| drop(encoder.forward(&[5; 512], &|| false).unwrap()));
-        told.compare(name, encoder.working_bytes(), took);
+        told.compare(&format!("{name} {set:?}"), encoder.config().working_bytes(place.ops), took);
     }
     told.end();
 }

@@ -2,12 +2,9 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{DitConfig, Place, Rotary};
+use super::{DitConfig, Rotary};
 use crate::WanError;
-use crate::ops::{
-    Linear, Modulation, Products, attention, gated_add, gelu, layer_norm, modulated_layer_norm, rms_norm,
-    rotate,
-};
+use crate::ops::{Linear, Modulation, Ops, Place};
 use crate::weights::Weights;
 
 /// Tokens that go through the feed-forward layer at a time, so that its wide middle never holds a whole clip.
@@ -21,6 +18,7 @@ pub(super) struct Block {
     ffn: FeedForward,
     /// `[1, 6, D]`: what is learned of shift, scale and gate of the first and the last part.
     table: Tensor,
+    ops: Ops,
     eps: f64,
 }
 
@@ -36,7 +34,7 @@ impl Block {
             false => None,
             true => {
                 let part =
-                    |part| weights.tensor(&format!("{prefix}.norm2.{part}"), width, DType::F32, place.1);
+                    |part| weights.tensor(&format!("{prefix}.norm2.{part}"), width, DType::F32, place.device);
                 Some((part("weight")?, part("bias")?))
             }
         };
@@ -49,8 +47,9 @@ impl Block {
                 &format!("{prefix}.scale_shift_table"),
                 (1, 6, width),
                 DType::F32,
-                place.1,
+                place.device,
             )?,
+            ops: place.ops,
             eps: config.eps,
         })
     }
@@ -64,7 +63,7 @@ impl Block {
         runs: &[usize],
         rotary: &Rotary,
     ) -> Result<Tensor, WanError> {
-        let table = self.table.broadcast_add(&time_table.to_dtype(DType::F32)?)?; // [R, 6, D]
+        let table = self.table.broadcast_add(time_table)?; // [R, 6, D]
         // Each part is a function of its own, so that what it worked with is gone before the next begins.
         let x = {
             let look = |normed: &Tensor| self.attn1.forward(normed, normed, Some(rotary));
@@ -86,15 +85,15 @@ impl Block {
             |index| -> Result<Tensor, WanError> { Ok(table.get_on_dim(1, first + index)?.contiguous()?) };
         let (shift, scale, gate) = (row(0)?, row(1)?, row(2)?);
         let by = Modulation { scale: &scale, shift: &shift, runs };
-        let out = part(&modulated_layer_norm(x, self.eps, by)?)?;
-        gated_add(x, &out, &gate.to_dtype(x.dtype())?, runs)
+        let out = part(&self.ops.modulated_layer_norm(x, self.eps, by)?)?;
+        self.ops.gated_add(x, &out, &gate, runs)
     }
 
     /// x and what it reads in the text.
     fn read(&self, x: &Tensor, text: &Tensor) -> Result<Tensor, WanError> {
         let read = match &self.norm2 {
             Some((weight, bias)) => {
-                self.attn2.forward(&layer_norm(x, weight, bias, self.eps)?, text, None)?
+                self.attn2.forward(&self.ops.layer_norm(x, weight, bias, self.eps)?, text, None)?
             }
             None => self.attn2.forward(x, text, None)?,
         };
@@ -111,7 +110,7 @@ struct Attention {
     norm_q: Tensor,
     norm_k: Tensor,
     heads: usize,
-    products: Products,
+    ops: Ops,
     eps: f64,
 }
 
@@ -119,7 +118,7 @@ impl Attention {
     fn load(weights: &Weights, prefix: &str, config: &DitConfig, place: Place<'_>) -> Result<Self, WanError> {
         let width = config.width();
         let linear = |name| Linear::load(weights, &format!("{prefix}.{name}"), &[width, width], true, place);
-        let norm = |name| weights.tensor(&format!("{prefix}.{name}.weight"), width, DType::F32, place.1);
+        let norm = |name| weights.tensor(&format!("{prefix}.{name}.weight"), width, DType::F32, place.device);
         Ok(Self {
             to_q: linear("to_q")?,
             to_k: linear("to_k")?,
@@ -128,21 +127,21 @@ impl Attention {
             norm_q: norm("norm_q")?,
             norm_k: norm("norm_k")?,
             heads: config.num_attention_heads,
-            products: Products::of(place.0),
+            ops: place.ops,
             eps: config.eps,
         })
     }
 
     /// Queries from x `[N, D]`, keys and values from `source` `[L, D]`; queries and keys are turned by `rotary`.
     fn forward(&self, x: &Tensor, source: &Tensor, rotary: Option<&Rotary>) -> Result<Tensor, WanError> {
-        let mut q = rms_norm(&self.to_q.forward(x)?, &self.norm_q, self.eps)?; // across all heads at once
-        let mut k = rms_norm(&self.to_k.forward(source)?, &self.norm_k, self.eps)?;
+        let mut q = self.ops.rms_norm(&self.to_q.forward(x)?, &self.norm_q, self.eps)?; // across all heads at once
+        let mut k = self.ops.rms_norm(&self.to_k.forward(source)?, &self.norm_k, self.eps)?;
         let v = self.to_v.forward(source)?;
         if let Some(Rotary { cos, sin }) = rotary {
-            q = rotate(&q, cos, sin)?;
-            k = rotate(&k, cos, sin)?;
+            q = self.ops.rotate(&q, cos, sin)?;
+            k = self.ops.rotate(&k, cos, sin)?;
         }
-        let seen = attention(&q, &k, &v, self.heads, self.products)?;
+        let seen = self.ops.attention(&q, &k, &v, self.heads)?;
         drop((q, k, v));
         self.to_out.forward(&seen)
     }
@@ -152,6 +151,7 @@ impl Attention {
 struct FeedForward {
     into: Linear,
     out: Linear,
+    ops: Ops,
 }
 
 impl FeedForward {
@@ -162,6 +162,7 @@ impl FeedForward {
         Ok(Self {
             into: linear("net.0.proj", config.ffn_dim, config.width())?,
             out: linear("net.2", config.width(), config.ffn_dim)?,
+            ops: place.ops,
         })
     }
 
@@ -169,7 +170,7 @@ impl FeedForward {
         let tokens = x.dim(0)?;
         let bands = (0..tokens).step_by(FEED_FORWARD_TOKENS).map(|start| {
             let band = x.narrow(0, start, FEED_FORWARD_TOKENS.min(tokens - start))?;
-            self.out.forward(&gelu(&self.into.forward(&band)?)?)
+            self.out.forward(&self.ops.gelu(&self.into.forward(&band)?)?)
         });
         Ok(Tensor::cat(&bands.collect::<Result<Vec<_>, WanError>>()?, 0)?)
     }

@@ -1,10 +1,10 @@
 //! Into and out of the transformer's tokens: patches of latents, times, text.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
-use super::{DitConfig, Place};
+use super::DitConfig;
 use crate::WanError;
-use crate::ops::{Linear, gelu, tensor_dtype};
+use crate::ops::{Linear, Ops, Place};
 use crate::weights::Weights;
 
 /// The longest period of the sinusoids of time.
@@ -57,32 +57,30 @@ pub(super) struct TimeEmbedding {
     linear_2: Linear,
     proj: Linear,
     freq_dim: usize,
-    place: (candle_core::DType, candle_core::Device),
+    device: Device,
 }
 
 impl TimeEmbedding {
     pub(super) fn load(weights: &Weights, config: &DitConfig, place: Place<'_>) -> Result<Self, WanError> {
         let (width, prefix) = (config.width(), "condition_embedder");
-        let linear = |name: &str, outputs, inputs, dtype| {
-            let name = format!("{prefix}.{name}");
-            Linear::load(weights, &name, &[outputs, inputs], true, (dtype, place.1))
+        let linear = |name: &str, outputs, inputs, place| {
+            Linear::load(weights, &format!("{prefix}.{name}"), &[outputs, inputs], true, place)
         };
         // The reference keeps the first two in f32 whatever the rest is; that is how time stays as fine as it is.
-        let first = tensor_dtype(place);
         Ok(Self {
-            linear_1: linear("time_embedder.linear_1", width, config.freq_dim, first)?,
-            linear_2: linear("time_embedder.linear_2", width, width, first)?,
-            proj: linear("time_proj", 6 * width, width, place.0)?,
+            linear_1: linear("time_embedder.linear_1", width, config.freq_dim, place.exact())?,
+            linear_2: linear("time_embedder.linear_2", width, width, place.exact())?,
+            proj: linear("time_proj", 6 * width, width, place)?,
             freq_dim: config.freq_dim,
-            place: (first, place.1.clone()),
+            device: place.device.clone(),
         })
     }
 
     /// R times to `(temb [R, D], table [R, 6, D])`.
     pub(super) fn forward(&self, times: &[f32]) -> Result<(Tensor, Tensor), WanError> {
-        let (dtype, device) = &self.place;
-        let waves = Tensor::from_vec(sinusoids(times, self.freq_dim), (times.len(), self.freq_dim), device)?;
-        let hidden = self.linear_1.forward(&waves.to_dtype(*dtype)?)?.silu()?;
+        let shape = (times.len(), self.freq_dim);
+        let waves = Tensor::from_vec(sinusoids(times, self.freq_dim), shape, &self.device)?;
+        let hidden = self.linear_1.forward(&waves)?.silu()?;
         let temb = self.linear_2.forward(&hidden)?; // [R, D]
         let table = self.proj.forward(&temb.silu()?)?;
         let table = table.reshape((times.len(), 6, temb.dim(1)?))?;
@@ -115,6 +113,7 @@ pub fn sinusoids(times: &[f32], freq_dim: usize) -> Vec<f32> {
 pub(super) struct TextProjection {
     linear_1: Linear,
     linear_2: Linear,
+    ops: Ops,
 }
 
 impl TextProjection {
@@ -126,11 +125,12 @@ impl TextProjection {
         Ok(Self {
             linear_1: linear("linear_1", config.text_dim)?,
             linear_2: linear("linear_2", config.width())?,
+            ops: place.ops,
         })
     }
 
     /// `[L, text_dim]` to `[L, D]`.
     pub(super) fn forward(&self, states: &Tensor) -> Result<Tensor, WanError> {
-        self.linear_2.forward(&gelu(&self.linear_1.forward(states)?)?)
+        self.linear_2.forward(&self.ops.gelu(&self.linear_1.forward(states)?)?)
     }
 }

@@ -4,33 +4,50 @@
 
 use super::Dit;
 use super::block::FEED_FORWARD_TOKENS;
-use crate::ops::Products;
+use crate::ops::{Ops, Products, SCORES_BYTES, Set};
 
 /// Tensors of all tokens while attention is computed: the input, what was normalised, queries, keys, values, the answer.
 const IN_ATTENTION: usize = 6;
+/// With the tensor library's operations also: keys and values by head, the answer once more while it is joined, and buffers
+/// of products.
+const TENSORS_IN_ATTENTION: usize = 12;
 /// While the feed-forward layer is: the inputs of the block and of the layer, what was normalised, the answer.
 const IN_FEED_FORWARD: usize = 4;
+/// Tensors of the feed-forward layer's wide middle: while GELU is computed, or one is laid out for a product.
+const MIDDLES: usize = 2;
+/// With the tensor library's operations: as they are multiplied, widened, with their bias, or after GELU.
+const TENSOR_MIDDLES: usize = 3;
 
 /// Bytes that one thread needs for its tile of attention.
 const SCRATCH_BYTES: usize = 1 << 19;
 
 impl Dit {
-    /// Bytes that [`Dit::forward`] and what its steps share work with, beside the weights, for latents of this many
-    /// frames, rows and columns.
-    pub fn working_bytes(&self, latents: [usize; 3]) -> u64 {
+    /// Bytes that [`Dit::forward`] and what its steps share work with by `ops`, beside the weights, for latents of this
+    /// many frames, rows and columns.
+    pub fn working_bytes(&self, latents: [usize; 3], ops: Ops) -> u64 {
         let config = self.config();
         let tokens: usize = latents.iter().zip(config.patch_size).map(|(side, patch)| side / patch).product();
-        let all = tokens * config.width();
-        let narrow = self.products == Products::Bf16;
-        // In bf16 keys and values are laid out once more, in half the width.
-        let attention = (IN_ATTENTION + usize::from(narrow)) * all;
-        // The wide middle of one band, once more while GELU is computed, or laid out in half the width.
-        let band = 2 * FEED_FORWARD_TOKENS.min(tokens) * config.ffn_dim;
-        let feed_forward = IN_FEED_FORWARD * all + band.max(all);
+        let all = tokens * config.width() * size_of::<f32>();
+        let middle = FEED_FORWARD_TOKENS.min(tokens) * config.ffn_dim * size_of::<f32>();
         // Latents, once as they come and once in patches.
         let patches = 2 * tokens * config.in_channels * config.patch_size.iter().product::<usize>();
         let angles = tokens * config.attention_head_dim;
-        let scratch = rayon::current_num_threads() * SCRATCH_BYTES;
-        ((attention.max(feed_forward) + patches + angles) * size_of::<f32>() + scratch) as u64
+        let shared = (patches + angles) * size_of::<f32>();
+        let (attention, feed_forward) = match ops.set {
+            Set::Cpu => {
+                // In bf16 keys and values are laid out once more, in half the width.
+                let narrow = usize::from(ops.products == Products::Bf16);
+                let scratch = rayon::current_num_threads() * SCRATCH_BYTES;
+                let feed_forward = IN_FEED_FORWARD * all + (MIDDLES * middle).max(all);
+                ((IN_ATTENTION + narrow) * all + scratch, feed_forward + scratch)
+            }
+            Set::Tensors => {
+                let scores_of_a_token = tokens * config.num_attention_heads * size_of::<f32>();
+                let all_scores = scores_of_a_token.saturating_mul(tokens);
+                let attention = TENSORS_IN_ATTENTION * all + 2 * all_scores.min(SCORES_BYTES);
+                (attention, (IN_FEED_FORWARD + 1) * all + TENSOR_MIDDLES * middle)
+            }
+        };
+        (attention.max(feed_forward) + shared) as u64
     }
 }

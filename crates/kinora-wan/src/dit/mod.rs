@@ -23,12 +23,9 @@ pub use embed::sinusoids;
 use embed::{Patches, TextProjection, TimeEmbedding};
 pub use rope::Rotary;
 
-use crate::ops::{Linear, Modulation, Products, modulated_layer_norm, tensor_dtype};
+use crate::ops::{Linear, Modulation, Ops, Place};
 use crate::weights::{Lora, Weights};
 use crate::{Cancel, WanError, go_on};
-
-/// Where and in which type numbers are computed.
-pub type Place<'a> = (DType, &'a Device);
 
 /// The transformer of one expert.
 #[derive(Debug)]
@@ -39,10 +36,8 @@ pub struct Dit {
     text: TextProjection,
     blocks: Vec<Block>,
     head: Head,
-    products: Products,
     weights_bytes: u64,
-    /// Of tensors.
-    dtype: DType,
+    numbers: u64,
     device: Device,
 }
 
@@ -88,7 +83,6 @@ impl Dit {
 
     /// The transformer of `config` with `weights`.
     pub fn of(config: DitConfig, weights: &Weights, place: Place<'_>) -> Result<Self, WanError> {
-        let (dtype, device) = (tensor_dtype(place), place.1);
         Ok(Self {
             patches: Patches::load(weights, &config, place)?,
             time: TimeEmbedding::load(weights, &config, place)?,
@@ -98,10 +92,9 @@ impl Dit {
                 .collect::<Result<_, _>>()?,
             head: Head::load(weights, &config, place)?,
             config,
-            products: Products::of(place.0),
             weights_bytes: weights.size_bytes(),
-            dtype,
-            device: device.clone(),
+            numbers: weights.numbers(),
+            device: place.device.clone(),
         })
     }
 
@@ -112,6 +105,11 @@ impl Dit {
     /// Bytes of the weights as they are stored.
     pub fn weights_bytes(&self) -> u64 {
         self.weights_bytes
+    }
+
+    /// Numbers of all weights.
+    pub fn numbers(&self) -> u64 {
+        self.numbers
     }
 
     /// What the steps over latents `[1, C, f, h, w]` of this size share.
@@ -125,12 +123,12 @@ impl Dit {
             return Err(WanError::Request(problem));
         }
         let grid = [frames / patch[0], height / patch[1], width / patch[2]];
-        Ok(Clip { rotary: Rotary::new(&self.config, grid, (self.dtype, &self.device))?, grid })
+        Ok(Clip { rotary: Rotary::new(&self.config, grid, &self.device)?, grid })
     }
 
     /// Text states `[1, L, text_dim]` as the blocks take them, `[L, D]`. The same for every step.
     pub fn project_text(&self, states: &Tensor) -> Result<Tensor, WanError> {
-        self.text.forward(&states.squeeze(0)?.to_dtype(self.dtype)?.to_device(&self.device)?)
+        self.text.forward(&states.squeeze(0)?.to_device(&self.device)?)
     }
 
     /// The velocity `[1, C', f, h, w]` in f32 at `latents` `[1, C, f, h, w]`.
@@ -144,15 +142,14 @@ impl Dit {
         text: &Tensor,
         cancel: Cancel<'_>,
     ) -> Result<Tensor, WanError> {
-        let latents = latents.to_dtype(self.dtype)?.to_device(&self.device)?;
-        let mut x = self.patches.forward(&latents)?; // [N, D]
+        let mut x = self.patches.forward(&latents.to_device(&self.device)?)?; // [N, D]
         let (temb, table) = self.time.forward(&times.times)?; // [R, D], [R, 6, D]
         for block in &self.blocks {
             go_on(cancel)?;
             x = block.forward(&x, text, &table, &times.runs, &clip.rotary)?;
         }
         let out = self.head.forward(&x, &temb, &times.runs)?; // [N, p·C']
-        Ok(self.patches.assemble(&out, clip.grid)?.to_dtype(DType::F32)?)
+        self.patches.assemble(&out, clip.grid)
     }
 
     /// The parts of [`Dit::forward`] one by one, for goldens of each stage.
@@ -164,7 +161,7 @@ impl Dit {
         times: &TokenTimes,
         text: &Tensor,
     ) -> Result<Vec<Tensor>, WanError> {
-        let mut taps = vec![self.patches.forward(latents)?];
+        let mut taps = vec![self.patches.forward(&latents.to_device(&self.device)?)?];
         let (_, table) = self.time.forward(&times.times)?;
         for block in &self.blocks {
             let x = taps.last().expect("the patches are there");
@@ -198,6 +195,7 @@ impl Dit {
 struct Head {
     table: Tensor,
     proj: Linear,
+    ops: Ops,
     eps: f64,
 }
 
@@ -206,17 +204,19 @@ impl Head {
         let (width, patch) = (config.width(), config.patch_size.iter().product::<usize>());
         let outputs = config.outputs() * patch;
         Ok(Self {
-            table: weights.tensor("scale_shift_table", (1, 2, width), DType::F32, place.1)?,
+            table: weights.tensor("scale_shift_table", (1, 2, width), DType::F32, place.device)?,
             proj: Linear::load(weights, "proj_out", &[outputs, width], true, place)?,
+            ops: place.ops,
             eps: config.eps,
         })
     }
 
     /// x `[N, D]` and temb `[R, D]` to `[N, p·C']`.
     fn forward(&self, x: &Tensor, temb: &Tensor, runs: &[usize]) -> Result<Tensor, WanError> {
-        let table = self.table.broadcast_add(&temb.to_dtype(DType::F32)?.unsqueeze(1)?)?; // [R, 2, D]
+        let table = self.table.broadcast_add(&temb.unsqueeze(1)?)?; // [R, 2, D]
         let (shift, scale) = (table.get_on_dim(1, 0)?.contiguous()?, table.get_on_dim(1, 1)?.contiguous()?);
-        let x = modulated_layer_norm(x, self.eps, Modulation { scale: &scale, shift: &shift, runs })?;
+        let by = Modulation { scale: &scale, shift: &shift, runs };
+        let x = self.ops.modulated_layer_norm(x, self.eps, by)?;
         self.proj.forward(&x)
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! Computed in f64 and rounded once, as the reference does.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
-use super::{DitConfig, Place};
+use super::DitConfig;
 use crate::WanError;
 
 /// The base of the angles' frequencies.
@@ -19,7 +19,7 @@ pub struct Rotary {
 
 impl Rotary {
     /// For a grid of `[frames, rows, columns]` tokens, the columns running fastest.
-    pub fn new(config: &DitConfig, grid: [usize; 3], (dtype, device): Place<'_>) -> Result<Self, WanError> {
+    pub fn new(config: &DitConfig, grid: [usize; 3], device: &Device) -> Result<Self, WanError> {
         if let Some(side) = grid.iter().find(|side| **side > config.rope_max_seq_len) {
             let limit = config.rope_max_seq_len;
             return Err(WanError::Request(format!(
@@ -30,7 +30,7 @@ impl Rotary {
         let shape = (grid.iter().product::<usize>(), config.attention_head_dim / 2);
         let table = |of: fn(f64) -> f64| -> Result<Tensor, WanError> {
             let numbers: Vec<f32> = angles.iter().map(|angle| of(*angle) as f32).collect();
-            Ok(Tensor::from_vec(numbers, shape, device)?.to_dtype(dtype)?)
+            Ok(Tensor::from_vec(numbers, shape, device)?)
         };
         Ok(Self { cos: table(f64::cos)?, sin: table(f64::sin)? })
     }

@@ -3,33 +3,28 @@
 //! Source: Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018); Dao et al., "FlashAttention"
 //! (2022).
 
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::Products;
 use super::attention_bf16;
 use super::matmul::{Mat, MatMut, Threads, multiply_add};
 use super::simd::{exp, vectorised};
-use super::slices::{from_f32, is_cpu_f32, with_f32};
+use super::slices::{from_f32, with_f32};
 use crate::WanError;
 
 /// Queries in a tile and keys in a block: their scores, and the tile's result, stay in a second-level cache.
 pub(super) const QUERIES: usize = 120;
 const KEYS: usize = 512;
 
-/// `softmax(q kᵀ / √K) v` for each of `heads` heads: q `[N, A·K]`, k and v `[L, A·K]`, answer `[N, A·K]`.
-///
-/// `products` holds on the CPU; elsewhere the tensors' own type says how numbers are multiplied.
-pub fn attention(
+/// [`super::Ops::attention`] on the CPU.
+pub(super) fn attention(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
     heads: usize,
     products: Products,
 ) -> Result<Tensor, WanError> {
-    if !(is_cpu_f32(q) && is_cpu_f32(k) && is_cpu_f32(v)) {
-        return plain(q, k, v, heads);
-    }
     let ((tokens, width), (keys, _)) = (q.dims2()?, k.dims2()?);
     let shape = Shape { tokens, keys, width, head_width: width / heads };
     let tiled = match products {
@@ -38,25 +33,6 @@ pub fn attention(
     };
     let out = with_f32(q, |q| with_f32(k, |k| with_f32(v, |v| tiled(Inputs { q, k, v }, shape))))???;
     Ok(from_f32(out, (tokens, width))?)
-}
-
-/// The same with one matrix of all scores for each head.
-pub fn plain(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor, WanError> {
-    let (tokens, width) = q.dims2()?;
-    let by_head = |x: &Tensor| -> Result<Tensor, WanError> {
-        // [L, A·K] → [A, L, K]
-        Ok(x.reshape((x.dim(0)?, heads, width / heads))?.transpose(0, 1)?.contiguous()?)
-    };
-    let (q, k, v) = (by_head(q)?, by_head(k)?, by_head(v)?);
-    let scores = (q.matmul(&k.t()?)? * (1.0 / ((width / heads) as f64).sqrt()))?; // [A, N, L]
-    let out = softmax(&scores)?.matmul(&v)?; // [A, N, K]
-    Ok(out.transpose(0, 1)?.reshape((tokens, width))?)
-}
-
-/// Softmax over the last side.
-pub fn softmax(scores: &Tensor) -> Result<Tensor, WanError> {
-    let powers = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
-    Ok(powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)?)
 }
 
 #[derive(Debug, Clone, Copy)]

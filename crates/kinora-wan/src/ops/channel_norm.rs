@@ -1,10 +1,10 @@
 //! The VAE's normalisation: every pixel's channels to length √C, each times its own factor, then SiLU where asked.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::simd::{exp, vectorised};
-use super::slices::{from_f32, is_cpu_f32, with_f32};
+use super::slices::{from_f32, with_f32};
 use crate::WanError;
 
 /// Pixels that one task works on at a time: their channels stay in a second-level cache.
@@ -12,11 +12,8 @@ const PIXELS: usize = 256;
 /// What a length counts as at least, as in the reference's `normalize`.
 const SHORTEST: f32 = 1e-12;
 
-/// `x / max(‖x‖, 1e-12) · √C · gamma` over the channels of x `[T, C, H, W]`, gamma `[C]`; then `x · sigmoid(x)` if `silu`.
-pub fn channel_norm(x: &Tensor, gamma: &Tensor, silu: bool) -> Result<Tensor, WanError> {
-    if !(is_cpu_f32(x) && is_cpu_f32(gamma)) {
-        return plain(x, gamma, silu);
-    }
+/// [`super::Ops::channel_norm`] on the CPU.
+pub(super) fn channel_norm(x: &Tensor, gamma: &Tensor, silu: bool) -> Result<Tensor, WanError> {
     let (_, channels, height, width) = x.dims4()?;
     let pixels = height * width;
     let gamma = gamma.to_vec1::<f32>()?;
@@ -73,15 +70,4 @@ vectorised! {
             *out = number / (1.0 + exp(-number));
         }
     }
-}
-
-/// The same by the tensor library.
-pub fn plain(x: &Tensor, gamma: &Tensor, silu: bool) -> Result<Tensor, WanError> {
-    let wide = x.to_dtype(DType::F32)?;
-    let channels = x.dim(1)?;
-    let length = wide.sqr()?.sum_keepdim(1)?.sqrt()?.maximum(f64::from(SHORTEST))?;
-    let gamma = (gamma.to_dtype(DType::F32)?.reshape((1, channels, 1, 1))? * (channels as f64).sqrt())?;
-    let normal = wide.broadcast_div(&length)?.broadcast_mul(&gamma)?;
-    let out = if silu { normal.silu()? } else { normal };
-    Ok(out.to_dtype(x.dtype())?)
 }

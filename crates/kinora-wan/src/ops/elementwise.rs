@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::norm::run_of_row;
 use super::simd::{exp, vectorised};
-use super::slices::{from_f32, is_cpu_f32, with_f32};
+use super::slices::{from_f32, with_f32};
 use crate::WanError;
 
 /// Numbers that one task works on.
@@ -14,11 +14,8 @@ const CHUNK: usize = 1 << 15;
 const GELU_SCALE: f32 = 0.797_884_6;
 const GELU_CUBE: f32 = 0.044_715;
 
-/// GELU in its tanh form, of any shape.
-pub fn gelu(x: &Tensor) -> Result<Tensor, WanError> {
-    if !is_cpu_f32(x) {
-        return plain_gelu(x);
-    }
+/// [`super::Ops::gelu`] on the CPU.
+pub(super) fn gelu(x: &Tensor) -> Result<Tensor, WanError> {
     let mut numbers = with_f32(x, <[f32]>::to_vec)?;
     numbers.par_chunks_mut(CHUNK).for_each(gelu_in_place);
     Ok(from_f32(numbers, x.shape())?)
@@ -35,15 +32,8 @@ vectorised! {
     }
 }
 
-pub fn plain_gelu(x: &Tensor) -> Result<Tensor, WanError> {
-    Ok(x.gelu()?)
-}
-
-/// `x + y · gate`: x and y `[N, D]`, gate `[R, D]`, whose row *r* serves the next `runs[r]` rows.
-pub fn gated_add(x: &Tensor, y: &Tensor, gate: &Tensor, runs: &[usize]) -> Result<Tensor, WanError> {
-    if !(is_cpu_f32(x) && is_cpu_f32(y) && is_cpu_f32(gate)) {
-        return plain_gated_add(x, y, gate, runs);
-    }
+/// [`super::Ops::gated_add`] on the CPU.
+pub(super) fn gated_add(x: &Tensor, y: &Tensor, gate: &Tensor, runs: &[usize]) -> Result<Tensor, WanError> {
     let width = x.dim(1)?;
     let mut out = with_f32(x, <[f32]>::to_vec)?;
     with_f32(y, |y| {
@@ -56,9 +46,4 @@ pub fn gated_add(x: &Tensor, y: &Tensor, gate: &Tensor, runs: &[usize]) -> Resul
         })
     })??;
     Ok(from_f32(out, x.shape())?)
-}
-
-pub fn plain_gated_add(x: &Tensor, y: &Tensor, gate: &Tensor, runs: &[usize]) -> Result<Tensor, WanError> {
-    let gate = super::norm::spread(gate, runs)?;
-    Ok((x + y.mul(&gate)?)?)
 }

@@ -3,7 +3,7 @@
 //! On the CPU the weight stays in its mapped file: for products in f32, f32 is multiplied in place, and bf16 or f16 is
 //! widened a band of rows at a time; for products in bf16 both sides are laid out for the kernel, a part at a time. So a
 //! checkpoint costs no memory of its own and half-width weights are never held twice.
-//! Elsewhere the weight is copied to the device once.
+//! Elsewhere the weight is copied to the device, in the type it is multiplied in: once, or whenever it is used.
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::bf16;
 use super::matmul::{Mat, MatMut, Threads, multiply_add};
 use super::slices::{from_f32, with_f32};
-use super::{Products, tensor_dtype};
+use super::{Place, Products, Set, tensors};
 use crate::WanError;
 use crate::weights::{LowRank, Matrix, Numbers, Weights, apply_low_rank};
 
@@ -30,6 +30,7 @@ pub struct Linear {
 enum Weight {
     Kept(Matrix, Products),
     Resident(Tensor),
+    Streamed(Matrix, DType, Device),
 }
 
 impl Linear {
@@ -40,38 +41,33 @@ impl Linear {
         name: &str,
         shape: &[usize],
         biased: bool,
-        (dtype, device): (DType, &Device),
+        place: Place<'_>,
     ) -> Result<Self, WanError> {
         let matrix = weights.matrix(&format!("{name}.weight"), shape)?;
         let outputs = matrix.rows();
-        let tensors = tensor_dtype((dtype, device));
         let bias = match biased {
-            true => Some(weights.tensor(&format!("{name}.bias"), outputs, tensors, device)?),
+            true => Some(weights.tensor(&format!("{name}.bias"), outputs, DType::F32, place.device)?),
             false => None,
         };
-        let adapters = weights.low_rank(name, [outputs, matrix.columns()], (tensors, device))?;
-        Ok(Self { adapters, ..Self::new(matrix, bias, (dtype, device))? })
-    }
-
-    /// A layer of `weight` `[outputs, inputs]` and `bias` `[outputs]`.
-    pub fn new(
-        weight: Matrix,
-        bias: Option<Tensor>,
-        (dtype, device): (DType, &Device),
-    ) -> Result<Self, WanError> {
-        let weight = match tensor_dtype((dtype, device)) == DType::F32 && device.is_cpu() {
-            true => Weight::Kept(weight, Products::of(dtype)),
-            false => Weight::Resident(weight.to_tensor(dtype, device)?),
+        let adapters = weights.low_rank(name, [outputs, matrix.columns()], (DType::F32, place.device))?;
+        let dtype = place.ops.products.dtype();
+        let weight = match place.ops.set {
+            Set::Cpu => Weight::Kept(matrix, place.ops.products),
+            Set::Tensors if place.streamed => Weight::Streamed(matrix, dtype, place.device.clone()),
+            Set::Tensors => Weight::Resident(matrix.to_tensor(dtype, place.device)?),
         };
-        Ok(Self { weight, bias, adapters: Vec::new() })
+        Ok(Self { weight, bias, adapters })
     }
 
     /// `[N, inputs]` to `[N, outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, WanError> {
-        let out = match (&self.weight, &self.bias) {
-            (Weight::Kept(matrix, products), _) => self.forward_kept(x, matrix, *products)?,
-            (Weight::Resident(weight), Some(bias)) => x.matmul(&weight.t()?)?.broadcast_add(bias)?,
-            (Weight::Resident(weight), None) => x.matmul(&weight.t()?)?,
+        let bias = self.bias.as_ref();
+        let out = match &self.weight {
+            Weight::Kept(matrix, products) => self.forward_kept(x, matrix, *products)?,
+            Weight::Resident(weight) => tensors::linear(x, weight, bias)?,
+            Weight::Streamed(matrix, dtype, device) => {
+                tensors::linear(x, &matrix.to_tensor(*dtype, device)?, bias)?
+            }
         };
         apply_low_rank(&self.adapters, x, out)
     }

@@ -1,10 +1,10 @@
 //! Normalisations over a row, with the scales and shifts that follow them.
 
-use candle_core::{D, DType, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::simd::vectorised;
-use super::slices::{from_f32, is_cpu_f32, with_f32};
+use super::slices::{from_f32, with_f32};
 use crate::WanError;
 
 /// Scales and shifts `[R, D]`, whose row *r* serves the next `runs[r]` rows of what is normalised.
@@ -15,11 +15,8 @@ pub struct Modulation<'a> {
     pub runs: &'a [usize],
 }
 
-/// `(x - mean) / √(variance + eps) · (1 + scale) + shift` for each row of x `[N, D]`.
-pub fn modulated_layer_norm(x: &Tensor, eps: f64, by: Modulation<'_>) -> Result<Tensor, WanError> {
-    if !(is_cpu_f32(x) && is_cpu_f32(by.scale) && is_cpu_f32(by.shift)) {
-        return plain_modulated(x, eps, by);
-    }
+/// [`super::Ops::modulated_layer_norm`] on the CPU.
+pub(super) fn modulated_layer_norm(x: &Tensor, eps: f64, by: Modulation<'_>) -> Result<Tensor, WanError> {
     let width = x.dim(1)?;
     let mut out = with_f32(x, <[f32]>::to_vec)?;
     with_f32(by.scale, |scale| {
@@ -33,11 +30,8 @@ pub fn modulated_layer_norm(x: &Tensor, eps: f64, by: Modulation<'_>) -> Result<
     Ok(from_f32(out, x.shape())?)
 }
 
-/// `(x - mean) / √(variance + eps) · weight + bias` for each row of x `[N, D]`; weight and bias are `[D]`.
-pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor, WanError> {
-    if !(is_cpu_f32(x) && is_cpu_f32(weight) && is_cpu_f32(bias)) {
-        return plain_layer_norm(x, weight, bias, eps);
-    }
+/// [`super::Ops::layer_norm`] on the CPU.
+pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor, WanError> {
     let width = x.dim(1)?;
     let mut out = with_f32(x, <[f32]>::to_vec)?;
     with_f32(weight, |weight| {
@@ -48,11 +42,8 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     Ok(from_f32(out, x.shape())?)
 }
 
-/// `x / √(mean of squares + eps) · weight` for each row of x `[N, D]`; weight is `[D]`.
-pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, WanError> {
-    if !(is_cpu_f32(x) && is_cpu_f32(weight)) {
-        return plain_rms(x, weight, eps);
-    }
+/// [`super::Ops::rms_norm`] on the CPU.
+pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, WanError> {
     let width = x.dim(1)?;
     let mut out = with_f32(x, <[f32]>::to_vec)?;
     with_f32(weight, |weight| {
@@ -110,40 +101,4 @@ pub(super) fn run_of_row(row: usize, runs: &[usize]) -> usize {
         }
     }
     panic!("the runs {runs:?} cover row {row}")
-}
-
-/// `[R, D]` to `[N, D]`: row *r* repeated `runs[r]` times.
-pub(super) fn spread(rows: &Tensor, runs: &[usize]) -> Result<Tensor, WanError> {
-    let width = rows.dim(1)?;
-    let each = runs.iter().enumerate().map(|(index, &run)| rows.narrow(0, index, 1)?.expand((run, width)));
-    Ok(Tensor::cat(&each.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
-}
-
-pub fn plain_modulated(x: &Tensor, eps: f64, by: Modulation<'_>) -> Result<Tensor, WanError> {
-    let (scale, shift) = (spread(by.scale, by.runs)?, spread(by.shift, by.runs)?);
-    let normal = standardised(x, eps)?;
-    let scaled = normal.mul(&(scale.to_dtype(DType::F32)? + 1.0)?)?.add(&shift.to_dtype(DType::F32)?)?;
-    Ok(scaled.to_dtype(x.dtype())?)
-}
-
-pub fn plain_layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor, WanError> {
-    let normal = standardised(x, eps)?;
-    let scaled =
-        normal.broadcast_mul(&weight.to_dtype(DType::F32)?)?.broadcast_add(&bias.to_dtype(DType::F32)?)?;
-    Ok(scaled.to_dtype(x.dtype())?)
-}
-
-pub fn plain_rms(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, WanError> {
-    let wide = x.to_dtype(DType::F32)?;
-    let root = (wide.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?;
-    let scaled = wide.broadcast_div(&root)?.broadcast_mul(&weight.to_dtype(DType::F32)?)?;
-    Ok(scaled.to_dtype(x.dtype())?)
-}
-
-/// Rows of mean 0 and variance 1, in f32.
-fn standardised(x: &Tensor, eps: f64) -> candle_core::Result<Tensor> {
-    let wide = x.to_dtype(DType::F32)?;
-    let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
-    let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?;
-    centred.broadcast_div(&deviation)
 }

@@ -1,11 +1,6 @@
 //! From tensors to slices and back, for operations written by hand.
 
-use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor};
-
-/// Whether the hand-written forms apply to `tensor`.
-pub fn is_cpu_f32(tensor: &Tensor) -> bool {
-    tensor.device().is_cpu() && tensor.dtype() == DType::F32
-}
+use candle_core::{CpuStorage, Device, Result, Shape, Storage, Tensor};
 
 /// Calls `with` on the numbers of an f32 tensor on the CPU, in row-major order; a strided tensor is copied first.
 pub fn with_f32<R>(tensor: &Tensor, with: impl FnOnce(&[f32]) -> R) -> Result<R> {

@@ -3,23 +3,19 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::slices::{from_f32, is_cpu_f32, with_f32};
+use super::slices::{from_f32, with_f32};
 use crate::WanError;
 
 /// Which channel the pixel at row `y` and column `x` of a square shows in output `o`: called with `(o, y, x)`.
 pub type Source<'a> = &'a (dyn Fn(usize, usize, usize) -> usize + Sync);
 
-/// x `[1, C, H, W]` to `[1, outputs, H·side, W·side]`, where every pixel becomes a square of the channels that `source`
-/// tells.
-pub fn spread_channels(
+/// [`super::Ops::spread_channels`] on the CPU.
+pub(super) fn spread_channels(
     x: &Tensor,
     outputs: usize,
     side: usize,
     source: Source<'_>,
 ) -> Result<Tensor, WanError> {
-    if !is_cpu_f32(x) {
-        return plain(x, outputs, side, source);
-    }
     let (_, _, height, width) = x.dims4()?;
     let pixels = height * width;
     let out = with_f32(x, |x| {
@@ -39,16 +35,6 @@ pub fn spread_channels(
     Ok(from_f32(out, (1, outputs, height * side, width * side))?)
 }
 
-/// The same by the tensor library.
-pub fn plain(x: &Tensor, outputs: usize, side: usize, source: Source<'_>) -> Result<Tensor, WanError> {
-    let (_, _, height, width) = x.dims4()?;
-    let squares = (0..outputs).flat_map(|o| (0..side * side).map(move |at| (o, at / side, at % side)));
-    let channels: Vec<u32> = squares.map(|(o, y, x)| source(o, y, x) as u32).collect();
-    let channels = Tensor::from_vec(channels, outputs * side * side, x.device())?;
-    let spread = x.squeeze(0)?.index_select(&channels, 0)?.reshape((outputs, side, side, height, width))?;
-    Ok(spread.permute([0, 3, 1, 4, 2])?.reshape((1, outputs, height * side, width * side))?)
-}
-
 #[cfg(test)]
 mod tests {
     use candle_core::{Device, Tensor};
@@ -59,7 +45,7 @@ mod tests {
         let x = Tensor::from_vec(numbers, (1, 5, 3, 7), &Device::Cpu).unwrap();
         let source = |output: usize, y: usize, x: usize| (output * 3 + y * 2 + x) % 5;
         let fast = super::spread_channels(&x, 4, 2, &source).unwrap();
-        let plain = super::plain(&x, 4, 2, &source).unwrap();
+        let plain = crate::ops::tensors::spread_channels(&x, 4, 2, &source).unwrap();
         let all = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!((fast.dims(), all(&fast)), (plain.dims(), all(&plain)));
         // Output 3 at row 5, column 9: the lower right of its square, so channel (9 + 2 + 1) % 5 = 2 at (2, 4).

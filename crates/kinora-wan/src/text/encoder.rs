@@ -11,8 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 use super::TOKENS_MAX;
-use crate::dit::Place;
-use crate::ops::{Linear, gelu, rms_norm, softmax, tensor_dtype};
+use crate::ops::{Linear, Ops, Place, Set, softmax};
 use crate::weights::{Matrix, Weights, read_json};
 use crate::{Cancel, WanError, go_on};
 
@@ -56,6 +55,20 @@ impl EncoderConfig {
         Ok(config)
     }
 
+    /// Bytes that [`Encoder::forward`] works with by `ops` for the longest text, beside weights that stay.
+    pub fn working_bytes(&self, ops: Ops) -> u64 {
+        let &Self { num_heads, d_model, d_ff, .. } = self;
+        // Scores, their bias, both together and their powers; the two branches of the feed-forward layer.
+        let scores = 5 * num_heads * TOKENS_MAX * TOKENS_MAX;
+        let feed_forward = 4 * TOKENS_MAX * d_ff;
+        // On a device the largest weight as it is stored and as it is multiplied.
+        let weight = match ops.set {
+            Set::Cpu => 0,
+            Set::Tensors => 2 * d_model * d_ff,
+        };
+        ((scores.max(feed_forward) + 6 * TOKENS_MAX * d_model + weight) * size_of::<f32>()) as u64
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.feed_forward_proj != "gated-gelu" {
             return Err(format!("`feed_forward_proj` must be gated-gelu, not {}", self.feed_forward_proj));
@@ -83,7 +96,7 @@ pub struct Encoder {
     embedding: Matrix,
     layers: Vec<Layer>,
     final_norm: Tensor,
-    dtype: DType,
+    ops: Ops,
     device: Device,
 }
 
@@ -100,6 +113,7 @@ struct Layer {
     wi_0: Linear,
     wi_1: Linear,
     wo: Linear,
+    ops: Ops,
 }
 
 impl Encoder {
@@ -110,7 +124,7 @@ impl Encoder {
 
     /// The encoder of `config` with `weights`.
     pub fn of(config: EncoderConfig, weights: &Weights, place: Place<'_>) -> Result<Self, WanError> {
-        let (dtype, device) = (tensor_dtype(place), place.1);
+        let device = place.device;
         // The library shares the table between encoder and decoder and may save it under either name.
         let names = ["shared.weight", "encoder.embed_tokens.weight"];
         let name = names.into_iter().find(|name| weights.contains(name)).unwrap_or(names[0]);
@@ -118,24 +132,20 @@ impl Encoder {
         Ok(Self {
             embedding: weights.matrix(name, &[config.vocab_size, config.d_model])?,
             layers: layers.collect::<Result<_, _>>()?,
-            final_norm: weights.tensor("encoder.final_layer_norm.weight", config.d_model, dtype, device)?,
+            final_norm: weights.tensor(
+                "encoder.final_layer_norm.weight",
+                config.d_model,
+                DType::F32,
+                device,
+            )?,
             config,
-            dtype,
+            ops: place.ops,
             device: device.clone(),
         })
     }
 
     pub fn config(&self) -> &EncoderConfig {
         &self.config
-    }
-
-    /// Bytes that [`Encoder::forward`] works with for the longest text, beside the weights.
-    pub fn working_bytes(&self) -> u64 {
-        let EncoderConfig { num_heads, d_model, d_ff, .. } = self.config;
-        // Scores, their bias, both together and their powers; the two branches of the feed-forward layer.
-        let scores = 5 * num_heads * TOKENS_MAX * TOKENS_MAX;
-        let feed_forward = 4 * TOKENS_MAX * d_ff;
-        ((scores.max(feed_forward) + 6 * TOKENS_MAX * d_model) * size_of::<f32>()) as u64
     }
 
     /// L tokens to `[L, text_dim]`. Cancels between layers.
@@ -146,7 +156,7 @@ impl Encoder {
             go_on(cancel)?;
             x = layer.forward(&x, &self.config, &buckets)?;
         }
-        rms_norm(&x, &self.final_norm, self.config.layer_norm_epsilon)
+        self.ops.rms_norm(&x, &self.final_norm, self.config.layer_norm_epsilon)
     }
 
     fn embed(&self, ids: &[u32]) -> Result<Tensor, WanError> {
@@ -162,7 +172,7 @@ impl Encoder {
             }
             self.embedding.widen_rows(id..id + 1, row);
         }
-        Ok(Tensor::from_vec(rows, (ids.len(), width), &self.device)?.to_dtype(self.dtype)?)
+        Ok(Tensor::from_vec(rows, (ids.len(), width), &self.device)?)
     }
 }
 
@@ -178,10 +188,8 @@ impl Layer {
         let linear = |name: &str, outputs, inputs| {
             Linear::load(weights, &format!("{prefix}.{name}"), &[outputs, inputs], false, place)
         };
-        // As in the reference: some of what the last layer sees is too large to lose its low bits.
-        let exact = (tensor_dtype(place), place.1);
         let norm = |part: usize| {
-            weights.tensor(&format!("{prefix}.{part}.layer_norm.weight"), width, tensor_dtype(place), place.1)
+            weights.tensor(&format!("{prefix}.{part}.layer_norm.weight"), width, DType::F32, place.device)
         };
         let bias = weights.tensor(
             &format!("{prefix}.0.SelfAttention.relative_attention_bias.weight"),
@@ -199,22 +207,24 @@ impl Layer {
             feed_forward_norm: norm(1)?,
             wi_0: linear("1.DenseReluDense.wi_0", config.d_ff, width)?,
             wi_1: linear("1.DenseReluDense.wi_1", config.d_ff, width)?,
+            // As in the reference: some of what the last layer sees is too large to lose its low bits.
             wo: Linear::load(
                 weights,
                 &format!("{prefix}.1.DenseReluDense.wo"),
                 &[width, config.d_ff],
                 false,
-                exact,
+                place.exact(),
             )?,
+            ops: place.ops,
         })
     }
 
     /// `[L, text_dim]` to the same; `buckets` `[L, L]` says which bias serves query and key.
     fn forward(&self, x: &Tensor, config: &EncoderConfig, buckets: &[usize]) -> Result<Tensor, WanError> {
-        let normed = rms_norm(x, &self.attention_norm, config.layer_norm_epsilon)?;
+        let normed = self.ops.rms_norm(x, &self.attention_norm, config.layer_norm_epsilon)?;
         let x = (x + self.attend(&normed, config, buckets)?)?;
-        let normed = rms_norm(&x, &self.feed_forward_norm, config.layer_norm_epsilon)?;
-        let gated = (gelu(&self.wi_0.forward(&normed)?)? * self.wi_1.forward(&normed)?)?;
+        let normed = self.ops.rms_norm(&x, &self.feed_forward_norm, config.layer_norm_epsilon)?;
+        let gated = (self.ops.gelu(&self.wi_0.forward(&normed)?)? * self.wi_1.forward(&normed)?)?;
         Ok((x + self.wo.forward(&gated)?)?)
     }
 
@@ -229,7 +239,7 @@ impl Layer {
             .flat_map(|head| buckets.iter().map(move |&bucket| (bucket, head)))
             .map(|(bucket, head)| self.bias[bucket][head])
             .collect();
-        let bias = Tensor::from_vec(bias, (heads, tokens, tokens), x.device())?.to_dtype(x.dtype())?;
+        let bias = Tensor::from_vec(bias, (heads, tokens, tokens), x.device())?;
         let scores = (q.matmul(&k.t()?)? + bias)?; // [A, L, L]
         let read = softmax(&scores)?.matmul(&v)?; // [A, L, K]
         self.o.forward(&read.transpose(0, 1)?.reshape((tokens, heads * config.d_kv))?)

@@ -14,7 +14,7 @@ use tokenizers::{Tokenizer, TruncationParams};
 pub use clean::clean;
 pub use encoder::{Encoder, EncoderConfig};
 
-use crate::dit::Place;
+use crate::ops::Place;
 use crate::{Cancel, WanError};
 
 /// L: tokens that the transformer reads; longer prompts are cut.
@@ -39,9 +39,8 @@ impl TextEncoder {
         self.encoder.config().d_model
     }
 
-    /// Bytes that [`TextEncoder::states`] works with at most, beside the weights.
-    pub fn working_bytes(&self) -> u64 {
-        self.encoder.working_bytes()
+    pub fn sizes(&self) -> &EncoderConfig {
+        self.encoder.config()
     }
 
     /// States of `prompt` as typed: `[1, L, text_dim]`, zeros after the prompt's end. Cancels between layers.

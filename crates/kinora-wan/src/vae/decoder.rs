@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use super::config::VaeConfig;
 use super::layers::{CausalConv, Loader, MidBlock, Norm, Past, ResidualBlock, Upsample};
 use super::shortcut::{Copies, unpatchify};
+use crate::ops::{Ops, Place};
 use crate::weights::Weights;
 use crate::{Cancel, WanError, go_on};
 
@@ -30,6 +31,7 @@ struct Level {
     up: Option<Upsample>,
     /// `[channels, time, space]` of the shortcut around the level.
     shortcut: Option<[usize; 3]>,
+    ops: Ops,
 }
 
 /// What one pass shares.
@@ -40,11 +42,7 @@ struct Pass<'a> {
 }
 
 impl DecoderNet {
-    pub(super) fn load(
-        weights: &Weights,
-        config: &VaeConfig,
-        place: (candle_core::DType, &candle_core::Device),
-    ) -> Result<Self, WanError> {
+    pub(super) fn load(weights: &Weights, config: &VaeConfig, place: Place<'_>) -> Result<Self, WanError> {
         let mut loader = Loader { weights, place, slots: 0 };
         let loader = &mut loader;
         let dims = config.decoder_dims();
@@ -122,7 +120,7 @@ fn levels(loader: &mut Loader<'_>, config: &VaeConfig, dims: &[usize]) -> Result
             Some(temporal) if config.is_residual => Some([outputs, if temporal { 2 } else { 1 }, 2]),
             _ => None,
         };
-        levels.push(Level { resnets, up, shortcut });
+        levels.push(Level { resnets, up, shortcut, ops: loader.place.ops });
     }
     Ok(levels)
 }
@@ -140,7 +138,7 @@ impl Level {
         let Some(up) = &self.up else { return Ok(vec![x]) };
         let copies = match (self.shortcut, &kept) {
             (Some([outputs, time, space]), Some(input)) => {
-                Some(Copies { input, outputs, factors: [time, space] })
+                Some(Copies { input, outputs, factors: [time, space], ops: self.ops })
             }
             _ => None,
         };

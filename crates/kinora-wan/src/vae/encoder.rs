@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::config::VaeConfig;
 use super::layers::{CausalConv, Downsample, Loader, MidBlock, Norm, Past, ResidualBlock};
 use super::shortcut::average_down;
+use crate::ops::Place;
 use crate::weights::Weights;
 use crate::{Cancel, WanError, go_on};
 
@@ -30,11 +31,7 @@ struct Level {
 }
 
 impl Encoder {
-    pub(super) fn load(
-        weights: &Weights,
-        config: &VaeConfig,
-        place: (candle_core::DType, &candle_core::Device),
-    ) -> Result<Self, WanError> {
+    pub(super) fn load(weights: &Weights, config: &VaeConfig, place: Place<'_>) -> Result<Self, WanError> {
         let mut loader = Loader { weights, place, slots: 0 };
         let loader = &mut loader;
         let dims = config.encoder_dims();

@@ -4,18 +4,18 @@
 //! frame, which the reference treats as a chunk of its own), because every layer that looks back finds in [`Past`] the
 //! last frames that it saw. A layer never changes, so many clips or tiles may pass through it, each with its own past.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 use super::shortcut::Copies;
 use crate::WanError;
-use crate::ops::{Conv, ConvShape, Frames, Products, Sampling, attention, channel_norm};
+use crate::ops::{Conv, ConvShape, Frames, Ops, Place, Sampling};
 use crate::weights::Weights;
 
 /// Where weights come from and where they go, while layers are loaded; numbers those that look back.
 #[derive(Debug)]
 pub(super) struct Loader<'a> {
     pub weights: &'a Weights,
-    pub place: (DType, &'a Device),
+    pub place: Place<'a>,
     /// Layers so far that look back.
     pub slots: usize,
 }
@@ -123,9 +123,12 @@ impl CausalConv {
     }
 }
 
-/// The learned factors of a normalisation.
+/// A normalisation of each pixel's channels.
 #[derive(Debug)]
-pub(super) struct Norm(Tensor);
+pub(super) struct Norm {
+    gamma: Tensor,
+    ops: Ops,
+}
 
 impl Norm {
     /// `name.gamma`, of one number for each channel; `sides` counts the ones that its shape ends in.
@@ -136,12 +139,17 @@ impl Norm {
         sides: usize,
     ) -> Result<Self, WanError> {
         let shape: Vec<_> = std::iter::once(channels).chain(std::iter::repeat_n(1, sides)).collect();
-        let (dtype, device) = loader.place;
-        Ok(Self(loader.weights.tensor(&format!("{name}.gamma"), shape, dtype, device)?.flatten_all()?))
+        let Place { device, ops, .. } = loader.place;
+        let gamma = loader.weights.tensor(&format!("{name}.gamma"), shape, DType::F32, device)?;
+        Ok(Self { gamma: gamma.flatten_all()?, ops })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor, WanError> {
+        self.ops.channel_norm(x, &self.gamma, false)
     }
 
     pub(super) fn silu(&self, x: &Tensor) -> Result<Tensor, WanError> {
-        channel_norm(x, &self.0, true)
+        self.ops.channel_norm(x, &self.gamma, true)
     }
 }
 
@@ -223,13 +231,13 @@ impl Attention {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor, WanError> {
         let (count, channels, height, width) = x.dims4()?;
-        let normal = channel_norm(x, &self.norm.0, false)?;
+        let normal = self.norm.forward(x)?;
         let qkv = self.qkv.forward(Frames::alone(&normal), None)?; // [T, 3C, H, W]
         let mut frames = Vec::with_capacity(count);
         for frame in 0..count {
             let all = qkv.get(frame)?.reshape((3, channels, height * width))?.transpose(1, 2)?; // [3, H·W, C]
             let [q, k, v] = [0, 1, 2].map(|part| all.get(part).and_then(|part| part.contiguous()));
-            let out = attention(&q?, &k?, &v?, 1, Products::F32)?; // [H·W, C]
+            let out = self.norm.ops.attention(&q?, &k?, &v?, 1)?; // [H·W, C]
             frames.push(out.t()?.contiguous()?.reshape((1, channels, height, width))?);
         }
         let out = Tensor::cat(&frames, 0)?;

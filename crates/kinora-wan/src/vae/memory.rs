@@ -5,9 +5,13 @@
 
 use super::config::VaeConfig;
 use super::tiles::Tiling;
+use crate::ops::Set;
 
 /// Features that a residual block has at a time: its input, what is kept for the shortcut, and what its layers make.
 const COPIES: usize = 5;
+/// The same, with a convolution's buffers, where layers are made of the tensor library's operations, which put the frames that a
+/// kernel sees together and write a tensor at each step: in the decoder, and for each frame in the encoder.
+const TENSOR_COPIES: [usize; 2] = [9, 16];
 /// Copies of the frames that one latent frame becomes, until they are 8-bit: whole ones, and ones put together from tiles.
 const FRAME_COPIES: [usize; 2] = [4, 6];
 /// Numbers at most in each of the two buffers of a convolution.
@@ -16,7 +20,7 @@ const CONVOLUTION_NUMBERS: usize = 2 * (1 << 23);
 const CONVOLUTION_COPIES: usize = 12;
 
 /// Numbers that decoding latents of `[height, width]` works with.
-pub(super) fn decoding(config: &VaeConfig, size: [usize; 2], tiling: Option<Tiling>) -> usize {
+pub(super) fn decoding(config: &VaeConfig, size: [usize; 2], tiling: Option<Tiling>, set: Set) -> usize {
     let scale = config.scale_factor_spatial;
     let tiled = tiling.filter(|tiling| tiling.tile / scale < size[0].max(size[1]));
     let areas: Vec<usize> = match tiled {
@@ -29,7 +33,7 @@ pub(super) fn decoding(config: &VaeConfig, size: [usize; 2], tiling: Option<Tili
     let copies = FRAME_COPIES[usize::from(tiled.is_some())];
     let frames = config.scale_factor_temporal * 3 * size[0] * size[1] * scale * scale * copies;
     let kept: usize = areas.iter().map(|area| decoder_past(config, *area)).sum();
-    kept + decoder_work(config, areas.into_iter().max().unwrap_or(0)) + frames
+    kept + decoder_work(config, areas.into_iter().max().unwrap_or(0), set) + frames
 }
 
 /// Features of all levels on the way up: `(inputs, outputs, pixels)`.
@@ -56,13 +60,17 @@ fn decoder_past(config: &VaeConfig, area: usize) -> usize {
 }
 
 /// One level at work, frames of the levels before that wait for their turn, and a convolution's buffers.
-fn decoder_work(config: &VaeConfig, area: usize) -> usize {
+fn decoder_work(config: &VaeConfig, area: usize, set: Set) -> usize {
     let widest =
         decoder_levels(config, area).map(|(inputs, outputs, pixels)| inputs.max(outputs) * pixels).max();
     let waiting = decoder_levels(config, area).map(|(_, outputs, pixels)| 2 * outputs * 4 * pixels);
     let levels = config.dim_mult.len();
     let widest = widest.unwrap_or(0);
-    COPIES * widest + waiting.take(levels - 1).sum::<usize>() + convolution(widest, CONVOLUTION_COPIES)
+    let layers = match set {
+        Set::Cpu => COPIES * widest + convolution(widest, CONVOLUTION_COPIES),
+        Set::Tensors => TENSOR_COPIES[0] * widest,
+    };
+    layers + waiting.take(levels - 1).sum::<usize>()
 }
 
 /// The buffers of a convolution whose largest features have `widest` numbers.
@@ -71,7 +79,7 @@ fn convolution(widest: usize, copies: usize) -> usize {
 }
 
 /// Numbers that encoding frames of `[height, width]` pixels works with, `at_once` frames at a time.
-pub(super) fn encoding(config: &VaeConfig, size: [usize; 2], at_once: usize) -> usize {
+pub(super) fn encoding(config: &VaeConfig, size: [usize; 2], at_once: usize, set: Set) -> usize {
     let dims = config.encoder_dims();
     let area = size[0] * size[1] / (config.patch() * config.patch());
     let levels = || dims.windows(2).enumerate().map(|(level, pair)| (pair[0], pair[1], area >> (2 * level)));
@@ -83,5 +91,9 @@ pub(super) fn encoding(config: &VaeConfig, size: [usize; 2], at_once: usize) -> 
     let (past, pixels, beside) =
         if at_once > 1 { (2, 4, CONVOLUTION_COPIES) } else { (1, 2, CONVOLUTION_COPIES / 3) };
     let frames = pixels * at_once * 3 * size[0] * size[1];
-    past * kept + COPIES * at_once * widest + convolution(widest, beside) + frames
+    let layers = match set {
+        Set::Cpu => COPIES * at_once * widest + convolution(widest, beside),
+        Set::Tensors => TENSOR_COPIES[1] * at_once * widest,
+    };
+    past * kept + layers + frames
 }

@@ -17,7 +17,7 @@ mod tiles;
 
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use config::CHUNK_FRAMES;
 pub use config::VaeConfig;
@@ -26,7 +26,7 @@ use encoder::Encoder;
 use layers::Past;
 pub use tiles::Tiling;
 
-use crate::ops::tensor_dtype;
+use crate::ops::{Place, Set};
 use crate::weights::Weights;
 use crate::{Cancel, WanError, go_on};
 
@@ -39,42 +39,43 @@ pub struct Vae {
     /// `[1, z, 1, 1]`.
     mean: Tensor,
     std: Tensor,
-    dtype: DType,
     device: Device,
+    numbers: u64,
 }
 
 impl Vae {
     /// Opens the autoencoder in `folder`; every tensor's name and shape is checked.
     ///
-    /// On the CPU half-width types count in f32, which the weights are widened to as they are used.
-    pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<Self, WanError> {
-        Self::of(VaeConfig::read(&folder.join("config.json"))?, &Weights::open(folder)?, (dtype, device))
+    /// Products are of f32 whatever `place` says, as the reference recommends.
+    pub fn load(folder: &Path, place: Place<'_>) -> Result<Self, WanError> {
+        Self::of(VaeConfig::read(&folder.join("config.json"))?, &Weights::open(folder)?, place)
     }
 
     /// The autoencoder of `config` with `weights`.
-    pub fn of(
-        config: VaeConfig,
-        weights: &Weights,
-        (dtype, device): (DType, &Device),
-    ) -> Result<Self, WanError> {
-        let dtype = tensor_dtype((dtype, device));
+    pub fn of(config: VaeConfig, weights: &Weights, place: Place<'_>) -> Result<Self, WanError> {
+        let place = place.exact();
         let statistics = |list: &[f64]| -> Result<Tensor, WanError> {
             let numbers: Vec<f32> = list.iter().map(|&number| number as f32).collect();
-            Ok(Tensor::from_vec(numbers, (1, config.z_dim, 1, 1), device)?)
+            Ok(Tensor::from_vec(numbers, (1, config.z_dim, 1, 1), place.device)?)
         };
         Ok(Self {
-            encoder: Encoder::load(weights, &config, (dtype, device))?,
-            decoder: DecoderNet::load(weights, &config, (dtype, device))?,
+            encoder: Encoder::load(weights, &config, place)?,
+            decoder: DecoderNet::load(weights, &config, place)?,
             mean: statistics(&config.latents_mean)?,
             std: statistics(&config.latents_std)?,
-            dtype,
-            device: device.clone(),
+            device: place.device.clone(),
+            numbers: weights.numbers(),
             config,
         })
     }
 
     pub fn config(&self) -> &VaeConfig {
         &self.config
+    }
+
+    /// Numbers of all weights, which are kept in f32.
+    pub fn numbers(&self) -> u64 {
+        self.numbers
     }
 
     /// Pixels to a latent pixel, along a side.
@@ -98,7 +99,7 @@ impl Vae {
     /// a rest of fewer is left out. Cancels between blocks.
     pub fn encode(&self, frames: &Tensor, cancel: Cancel<'_>) -> Result<Tensor, WanError> {
         let moments = self.moments(frames, cancel)?;
-        let mode = moments.narrow(1, 0, self.config.z_dim)?.to_dtype(DType::F32)?;
+        let mode = moments.narrow(1, 0, self.config.z_dim)?;
         let scale = self.std.recip()?; // the reference multiplies by the rounded inverse
         by_channel(&mode.broadcast_sub(&self.mean)?.broadcast_mul(&scale)?)
     }
@@ -125,8 +126,7 @@ impl Vae {
         let mut chunk = 1;
         while start + chunk <= count {
             let frames = frames.narrow(2, start, chunk)?.squeeze(0)?.transpose(0, 1)?; // [T, 3, H, W]
-            let frames = frames.to_device(&self.device)?.to_dtype(self.dtype)?;
-            let x = shortcut::patchify(&frames, self.config.patch())?;
+            let x = shortcut::patchify(&frames.to_device(&self.device)?, self.config.patch())?;
             moments.push(self.encoder.forward(&x, &mut past, cancel)?);
             start += chunk;
             chunk = CHUNK_FRAMES;
@@ -134,16 +134,17 @@ impl Vae {
         Ok(Tensor::cat(&moments, 0)?)
     }
 
-    /// Bytes that decoding frames of `[height, width]` pixels works with, beside the weights.
-    pub fn decoding_bytes(&self, size: [usize; 2], tile: Option<usize>) -> Result<u64, WanError> {
+    /// Bytes that decoding frames of `[height, width]` pixels works with by the operations of `set`, beside the weights.
+    pub fn decoding_bytes(&self, size: [usize; 2], tile: Option<usize>, set: Set) -> Result<u64, WanError> {
         let tiling = tile.map(|tile| Tiling::of_size(tile, &self.config)).transpose()?;
         let latent = size.map(|side| side / self.spatial_scale());
-        Ok((memory::decoding(&self.config, latent, tiling) * size_of::<f32>()) as u64)
+        Ok((memory::decoding(&self.config, latent, tiling, set) * size_of::<f32>()) as u64)
     }
 
-    /// Bytes that encoding `frames` frames of `[height, width]` pixels works with, beside weights and frames.
-    pub fn encoding_bytes(&self, size: [usize; 2], frames: usize) -> u64 {
-        (memory::encoding(&self.config, size, frames.min(CHUNK_FRAMES)) * size_of::<f32>()) as u64
+    /// Bytes that encoding `frames` frames of `[height, width]` pixels works with by the operations of `set`, beside
+    /// weights and frames.
+    pub fn encoding_bytes(&self, size: [usize; 2], frames: usize, set: Set) -> u64 {
+        (memory::encoding(&self.config, size, frames.min(CHUNK_FRAMES), set) * size_of::<f32>()) as u64
     }
 
     /// A decoder for one clip, in tiles of `tile` pixels where given.
@@ -194,10 +195,9 @@ impl Decoder<'_> {
             )));
         }
         self.size = Some([height, width]);
-        let latent = latent.squeeze(2)?.to_device(&vae.device)?.to_dtype(DType::F32)?;
+        let latent = latent.squeeze(2)?.to_device(&vae.device)?;
         // As the reference does it: divided by the rounded inverse.
-        let latent =
-            latent.broadcast_div(&vae.std.recip()?)?.broadcast_add(&vae.mean)?.to_dtype(vae.dtype)?;
+        let latent = latent.broadcast_div(&vae.std.recip()?)?.broadcast_add(&vae.mean)?;
         let x = match self.tiling {
             Some(tiling) if tiling.tile / vae.spatial_scale() < height.max(width) => {
                 self.push_tiled(&latent, tiling, first, cancel)?
@@ -209,7 +209,7 @@ impl Decoder<'_> {
                 vae.decoder.forward(&latent, &mut self.pasts[0], cancel)?
             }
         };
-        Ok(decoder::finish(&x, vae.config.patch())?.to_dtype(DType::F32)?)
+        decoder::finish(&x, vae.config.patch())
     }
 
     fn push_tiled(

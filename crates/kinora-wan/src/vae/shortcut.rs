@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::WanError;
-use crate::ops::spread_channels;
+use crate::ops::Ops;
 
 /// Means over groups of a block's pixels and channels, `x` `[T, C, H, W]` to `[T/t, O, H/s, W/s]`.
 ///
@@ -31,6 +31,7 @@ pub(super) struct Copies<'a> {
     pub outputs: usize,
     /// Frames that one becomes, and pixels along a side.
     pub factors: [usize; 2],
+    pub ops: Ops,
 }
 
 impl Copies<'_> {
@@ -42,7 +43,7 @@ impl Copies<'_> {
         let step = time - count + index;
         let source =
             |output: usize, y: usize, x: usize| (((output * time + step) * space + y) * space + x) / repeats;
-        spread_channels(self.input, self.outputs, space, &source)
+        self.ops.spread_channels(self.input, self.outputs, space, &source)
     }
 }
 

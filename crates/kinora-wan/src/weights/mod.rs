@@ -127,6 +127,11 @@ impl Weights {
         self.entries().map(|(_, entry)| entry.bytes.len() as u64).sum()
     }
 
+    /// Numbers of all tensors.
+    pub fn numbers(&self) -> u64 {
+        self.entries().map(|(_, entry)| entry.shape.iter().product::<usize>() as u64).sum()
+    }
+
     /// The shape of `name` as it is stored.
     pub fn shape(&self, name: &str) -> Result<&[usize], WanError> {
         Ok(&self.entry(name)?.shape)

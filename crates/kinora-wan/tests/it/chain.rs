@@ -6,7 +6,8 @@ use candle_core::Tensor;
 use kinora_engine::{ClipDuration, FrameSink, GenerateSpec, Monitor, Picture, Progress, SinkError};
 use kinora_wan::Settings;
 use kinora_wan::condition::Condition;
-use kinora_wan::model::{Model, Target};
+use kinora_wan::device::Target;
+use kinora_wan::model::Model;
 use kinora_wan::picture::{Size, to_rgb, to_tensor};
 use kinora_wan::pipeline::Pipeline;
 

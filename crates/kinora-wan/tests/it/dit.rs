@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use kinora_wan::dit::{Dit, DitConfig, Rotary, TokenTimes, sinusoids};
+use kinora_wan::ops::{Place, Products};
 use kinora_wan::weights::Weights;
 
-use crate::golden::{Disturbed, Golden, model};
+use crate::golden::{Disturbed, Golden, model, targets};
 
-const PLACE: (DType, &Device) = (DType::F32, &Device::Cpu);
+/// The CPU with its own operations.
+pub fn place() -> Place<'static> {
+    Place::new(Products::F32, &Device::Cpu)
+}
 
 /// Goldens and the folder of the transformer that they are of.
 fn transformers() -> [(Golden, PathBuf); 3] {
@@ -62,7 +66,7 @@ fn angles_are_the_references() {
             let size = golden.tensor(&format!("{case}.size")).to_vec1::<i64>().unwrap();
             let grid: Vec<usize> =
                 size.iter().zip(config.patch_size).map(|(side, patch)| *side as usize / patch).collect();
-            let rotary = Rotary::new(&config, grid.try_into().unwrap(), PLACE).unwrap();
+            let rotary = Rotary::new(&config, grid.try_into().unwrap(), &Device::Cpu).unwrap();
             for (which, half) in [("cos", &rotary.cos), ("sin", &rotary.sin)] {
                 // The reference writes each value twice in a row.
                 let (tokens, pairs) = half.dims2().unwrap();
@@ -78,42 +82,47 @@ fn angles_are_the_references() {
 
 #[test]
 fn embedded_times_are_the_references() {
-    for name in ["ti2v", "i2v"] {
-        let golden = Golden::read(&format!("{name}/time.safetensors"));
-        let dit = Dit::load(&model(name).join("transformer"), PLACE).unwrap();
-        let times = golden.tensor("timestep").to_vec1::<f32>().unwrap();
-        let embedded = |times: &[f32]| {
-            let width = dit.config().freq_dim;
-            let waves = sinusoids(times, width);
-            let waves = Tensor::from_vec(waves, (times.len(), width), &Device::Cpu).unwrap();
-            let (temb, table) = dit.time_embedding(times).unwrap();
-            [("sinusoid", waves), ("temb", temb), ("proj", table.flatten_from(1).unwrap())]
-        };
-        for (part, got) in embedded(&times) {
-            golden.assert_close(part, &got);
-        }
-        let late: Vec<f32> = times.iter().map(|time| time + 1.0).collect();
-        for (part, got) in embedded(&late) {
-            assert!(golden.overshoot(part, &got) > 1.0, "{part} a unit of time later");
+    for target in targets(Products::F32) {
+        for name in ["ti2v", "i2v"] {
+            let golden = Golden::read(&format!("{name}/time.safetensors"));
+            let dit = Dit::load(&model(name).join("transformer"), target.place()).unwrap();
+            let times = golden.tensor("timestep").to_vec1::<f32>().unwrap();
+            let embedded = |times: &[f32]| {
+                let width = dit.config().freq_dim;
+                let waves = sinusoids(times, width);
+                let waves = Tensor::from_vec(waves, (times.len(), width), &Device::Cpu).unwrap();
+                let (temb, table) = dit.time_embedding(times).unwrap();
+                [("sinusoid", waves), ("temb", temb), ("proj", table.flatten_from(1).unwrap())]
+            };
+            for (part, got) in embedded(&times) {
+                golden.assert_close(part, &got);
+            }
+            let late: Vec<f32> = times.iter().map(|time| time + 1.0).collect();
+            for (part, got) in embedded(&late) {
+                assert!(golden.overshoot(part, &got) > 1.0, "{part} a unit of time later");
+            }
         }
     }
 }
 
 #[test]
 fn every_block_is_the_references() {
-    for (golden, folder) in transformers() {
-        let dit = Dit::load(&folder, PLACE).unwrap();
-        for case in golden.cases() {
-            let inputs = Case::of(&golden, &case, &dit);
-            let text = dit.project_text(&inputs.states).unwrap();
-            golden.assert_close(&format!("{case}.text"), &text.unsqueeze(0).unwrap());
-            let taps =
-                dit.taps(&dit.clip(inputs.grid()).unwrap(), &inputs.latents, &inputs.times, &text).unwrap();
-            let blocks = (0..dit.config().num_layers).map(|index| format!("{case}.block_{index}"));
-            let names: Vec<String> = std::iter::once(format!("{case}.patches")).chain(blocks).collect();
-            assert_eq!(names.len(), taps.len());
-            for (name, got) in names.iter().zip(&taps) {
-                golden.assert_close(name, &got.unsqueeze(0).unwrap());
+    for target in targets(Products::F32) {
+        for (golden, folder) in transformers() {
+            let dit = Dit::load(&folder, target.place()).unwrap();
+            for case in golden.cases() {
+                let inputs = Case::of(&golden, &case, &dit);
+                let text = dit.project_text(&inputs.states).unwrap();
+                golden.assert_close(&format!("{case}.text"), &text.unsqueeze(0).unwrap());
+                let taps = dit
+                    .taps(&dit.clip(inputs.grid()).unwrap(), &inputs.latents, &inputs.times, &text)
+                    .unwrap();
+                let blocks = (0..dit.config().num_layers).map(|index| format!("{case}.block_{index}"));
+                let names: Vec<String> = std::iter::once(format!("{case}.patches")).chain(blocks).collect();
+                assert_eq!(names.len(), taps.len());
+                for (name, got) in names.iter().zip(&taps) {
+                    golden.assert_close(name, &got.unsqueeze(0).unwrap());
+                }
             }
         }
     }
@@ -121,10 +130,12 @@ fn every_block_is_the_references() {
 
 #[test]
 fn velocities_are_the_references() {
-    for (golden, folder) in transformers() {
-        let dit = Dit::load(&folder, PLACE).unwrap();
-        for case in golden.cases() {
-            golden.assert_close(&format!("{case}.out"), &Case::of(&golden, &case, &dit).out(&dit));
+    for target in targets(Products::F32) {
+        for (golden, folder) in transformers() {
+            let dit = Dit::load(&folder, target.place()).unwrap();
+            for case in golden.cases() {
+                golden.assert_close(&format!("{case}.out"), &Case::of(&golden, &case, &dit).out(&dit));
+            }
         }
     }
 }
@@ -133,10 +144,10 @@ fn velocities_are_the_references() {
 fn every_weight_shows_in_the_velocity() {
     for (golden, folder) in transformers() {
         let weights = Weights::open(&folder).unwrap();
-        let inputs = Case::of(&golden, "a", &Dit::load(&folder, PLACE).unwrap());
+        let inputs = Case::of(&golden, "a", &Dit::load(&folder, place()).unwrap());
         for tensor in weights.names() {
             let disturbed = Disturbed::new(&folder, tensor);
-            let dit = Dit::load(disturbed.folder(), PLACE).unwrap();
+            let dit = Dit::load(disturbed.folder(), place()).unwrap();
             let overshoot = golden.overshoot("a.out", &inputs.out(&dit));
             assert!(overshoot > 1.0, "{tensor} disturbed gives {overshoot} of the tolerance");
         }
@@ -146,7 +157,7 @@ fn every_weight_shows_in_the_velocity() {
 #[test]
 fn runs_of_tokens_and_sides_of_the_clip_are_not_mixed_up() {
     let (golden, folder) = &transformers()[0];
-    let dit = Dit::load(folder, PLACE).unwrap();
+    let dit = Dit::load(folder, place()).unwrap();
     let inputs = Case::of(golden, "a", &dit);
     assert_eq!(inputs.times.times.len(), 2, "the first latent frame has a time of its own");
     let swapped =
@@ -160,7 +171,7 @@ fn runs_of_tokens_and_sides_of_the_clip_are_not_mixed_up() {
 #[test]
 fn a_cancel_is_heard_between_blocks() {
     let (golden, folder) = &transformers()[0];
-    let dit = Dit::load(folder, PLACE).unwrap();
+    let dit = Dit::load(folder, place()).unwrap();
     let inputs = Case::of(golden, "a", &dit);
     let text = dit.project_text(&inputs.states).unwrap();
     let asked = std::cell::Cell::new(0);
@@ -176,11 +187,11 @@ fn a_cancel_is_heard_between_blocks() {
 #[test]
 fn what_does_not_fit_is_told_before_it_is_computed() {
     let folder = model("ti2v").join("transformer");
-    let dit = Dit::load(&folder, PLACE).unwrap();
+    let dit = Dit::load(&folder, place()).unwrap();
     let odd = dit.clip([1, 3, 4]).unwrap_err().to_string();
     assert!(odd.contains("1x3x4") && odd.contains("[1, 2, 2]"), "{odd}");
     let long = dit.clip([1, 2, 130]).unwrap_err().to_string();
     assert!(long.contains("65 tokens") && long.contains("64"), "{long}");
-    let nowhere = Dit::load(Path::new("/nowhere"), PLACE).unwrap_err().to_string();
+    let nowhere = Dit::load(Path::new("/nowhere"), place()).unwrap_err().to_string();
     assert!(nowhere.contains("/nowhere/config.json"), "{nowhere}");
 }

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use candle_core::{DType, Device, Tensor};
 use kinora_wan::dit::Dit;
+use kinora_wan::ops::{Place, Products};
 use kinora_wan::text::TextEncoder;
 use kinora_wan::weights::Weights;
 
-use crate::dit::Case;
+use crate::dit::{Case, place};
 use crate::golden::{Golden, error, json, model};
 
-const PLACE: (DType, &Device) = (DType::F32, &Device::Cpu);
 /// Numbers in a block of the types used here.
 const BLOCK: usize = 32;
 
@@ -106,7 +106,7 @@ fn transformers_from_gguf_are_the_references() {
     for name in ["ti2v", "i2v"] {
         let folder = in_gguf(&model(name).join("transformer"), own_name, GgmlDType::F32);
         let golden = Golden::read(&format!("{name}/dit.safetensors"));
-        let dit = Dit::load(&folder.0, PLACE).unwrap();
+        let dit = Dit::load(&folder.0, place()).unwrap();
         golden.assert_close("a.out", &Case::of(&golden, "a", &dit).out(&dit));
     }
 }
@@ -122,7 +122,7 @@ fn text_encoders_from_gguf_are_the_references() {
         let tokenizer = "tokenizer/tokenizer.json";
         std::fs::copy(model(name).join(tokenizer), whole.0.join(tokenizer)).unwrap();
         let prompts: Vec<String> = json(&format!("{name}/prompts.json"));
-        let states = TextEncoder::load(&whole.0, PLACE).unwrap().states(&prompts[0], &|| false).unwrap();
+        let states = TextEncoder::load(&whole.0, place()).unwrap().states(&prompts[0], &|| false).unwrap();
         Golden::read(&format!("{name}/text.safetensors")).assert_close("states_0", &states);
     }
 }
@@ -140,9 +140,9 @@ fn quantised_weights_give_what_the_same_weights_widened_give() {
             .map(|(name, tensor)| (name, quantised(&tensor, dtype).dequantize(&Device::Cpu).unwrap()))
             .collect();
         candle_core::safetensors::save(&widened, wide.0.join("diffusion_pytorch_model.safetensors")).unwrap();
-        for products in [DType::F32, DType::BF16] {
+        for products in [Products::F32, Products::Bf16] {
             let velocity = |folder: &Path| {
-                let dit = Dit::load(folder, (products, &Device::Cpu)).unwrap();
+                let dit = Dit::load(folder, Place::new(products, &Device::Cpu)).unwrap();
                 let latents =
                     Tensor::arange(0f32, 4.0 * 2.0 * 6.0 * 8.0, &Device::Cpu).unwrap().sin().unwrap();
                 let latents = latents.reshape((1, 4, 2, 6, 8)).unwrap();

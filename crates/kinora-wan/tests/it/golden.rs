@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use kinora_wan::device::{DeviceName, Target};
+use kinora_wan::ops::{Ops, Products, Set};
 use sha2::{Digest as _, Sha256};
 
 #[derive(serde::Deserialize)]
@@ -26,6 +28,18 @@ struct Tolerance {
     error: Option<f64>,
     psnr_db: Option<f64>,
     worst_levels: Option<u8>,
+}
+
+/// Where the goldens are to be met: by both sets of operations on the CPU; with `KINORA_TEST_DEVICE` set to `cuda` or
+/// `cuda:N`, on that device alone, which must be there.
+pub fn targets(products: Products) -> impl Iterator<Item = Target> {
+    let device = std::env::var("KINORA_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    let name: DeviceName = device.parse().unwrap_or_else(|problem| panic!("KINORA_TEST_DEVICE {problem}"));
+    let own = Target::open(name, products)
+        .unwrap_or_else(|problem| panic!("KINORA_TEST_DEVICE={device}: {problem}"));
+    let by_tensors = Target { ops: Ops { set: Set::Tensors, products }, ..own.clone() };
+    let targets = if name == DeviceName::Cpu { vec![own, by_tensors] } else { vec![by_tensors] };
+    targets.into_iter().inspect(|target| println!("{:?} on {:?}", target.ops, target.device))
 }
 
 /// The folder of all goldens.
@@ -147,7 +161,8 @@ pub fn pixel_error(got: &[u8], wanted: &[u8]) -> (f64, u8) {
 pub fn error(got: &Tensor, wanted: &Tensor) -> f64 {
     assert_eq!(got.dims(), wanted.dims(), "shapes");
     let numbers = |tensor: &Tensor| {
-        let flat = tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+        let here = tensor.to_device(&Device::Cpu).unwrap();
+        let flat = here.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
         flat.to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect::<Vec<_>>()
     };
     let (a, b) = (numbers(got), numbers(wanted));

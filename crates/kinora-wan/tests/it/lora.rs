@@ -7,11 +7,12 @@ use candle_core::{DType, Device, Tensor};
 use kinora_engine::Noise;
 use kinora_wan::WanError;
 use kinora_wan::dit::{Dit, TokenTimes};
+use kinora_wan::ops::Products;
 use kinora_wan::weights::{Lora, Weights};
 
-use crate::golden::{Golden, error, model};
+use crate::dit::place;
+use crate::golden::{Golden, error, model, targets};
 
-const PLACE: (DType, &Device) = (DType::F32, &Device::Cpu);
 const RANK: usize = 3;
 /// Layers as diffusers calls them, and as the models' own program does.
 const LAYERS: [(&str, &str); 4] = [
@@ -73,24 +74,28 @@ fn adapters(path: &Path, weights: &Weights, own_names: bool, strength: f64) -> H
 
 #[test]
 fn an_adapter_gives_what_adding_it_to_the_weights_gives() {
-    let part = model("ti2v").join("transformer");
-    let plain = velocity(&Dit::load(&part, PLACE).unwrap());
-    for (own_names, strength) in [(false, 1.0), (true, 0.7)] {
-        let folder = folder(&format!("{own_names}"));
-        let path = folder.join("lora.safetensors");
-        let merged = adapters(&path, &Weights::open(&part).unwrap(), own_names, strength);
-        let adapted = Dit::load_adapted(&part, &[Lora { path: path.clone(), strength }], PLACE).unwrap();
-        let checkpoint = folder.join("merged");
-        std::fs::create_dir_all(&checkpoint).unwrap();
-        std::fs::copy(part.join("config.json"), checkpoint.join("config.json")).unwrap();
-        candle_core::safetensors::save(&merged, checkpoint.join("model.safetensors")).unwrap();
-        let wanted = velocity(&Dit::load(&checkpoint, PLACE).unwrap());
-        let got = velocity(&adapted);
-        assert!(error(&got, &wanted) < 1e-5, "{}", error(&got, &wanted));
-        assert!(error(&got, &plain) > 1e-2, "the adapter shows");
-        let unlike = Dit::load_adapted(&part, &[Lora { path, strength: strength * 1.1 }], PLACE).unwrap();
-        assert!(error(&velocity(&unlike), &wanted) > 1e-5, "its strength shows");
-        std::fs::remove_dir_all(folder).unwrap();
+    for target in targets(Products::F32) {
+        let part = model("ti2v").join("transformer");
+        let plain = velocity(&Dit::load(&part, target.place()).unwrap());
+        for (own_names, strength) in [(false, 1.0), (true, 0.7)] {
+            let folder = folder(&format!("{own_names}"));
+            let path = folder.join("lora.safetensors");
+            let merged = adapters(&path, &Weights::open(&part).unwrap(), own_names, strength);
+            let adapted =
+                Dit::load_adapted(&part, &[Lora { path: path.clone(), strength }], target.place()).unwrap();
+            let checkpoint = folder.join("merged");
+            std::fs::create_dir_all(&checkpoint).unwrap();
+            std::fs::copy(part.join("config.json"), checkpoint.join("config.json")).unwrap();
+            candle_core::safetensors::save(&merged, checkpoint.join("model.safetensors")).unwrap();
+            let wanted = velocity(&Dit::load(&checkpoint, target.place()).unwrap());
+            let got = velocity(&adapted);
+            assert!(error(&got, &wanted) < 1e-5, "{}", error(&got, &wanted));
+            assert!(error(&got, &plain) > 1e-2, "the adapter shows");
+            let unlike =
+                Dit::load_adapted(&part, &[Lora { path, strength: strength * 1.1 }], target.place()).unwrap();
+            assert!(error(&velocity(&unlike), &wanted) > 1e-5, "its strength shows");
+            std::fs::remove_dir_all(folder).unwrap();
+        }
     }
 }
 
@@ -102,7 +107,7 @@ fn an_adapter_for_another_model_is_refused() {
     let open = |tensors: HashMap<String, Tensor>| {
         candle_core::safetensors::save(&tensors, &path).unwrap();
         let lora = Lora { path: path.clone(), strength: 1.0 };
-        Dit::load_adapted(&part, &[lora], PLACE).unwrap_err().to_string()
+        Dit::load_adapted(&part, &[lora], place()).unwrap_err().to_string()
     };
     let pair = |layer: &str, inputs| {
         HashMap::from([
@@ -122,5 +127,5 @@ fn an_adapter_for_another_model_is_refused() {
     assert!(error.contains("lora_B"), "{error}");
     std::fs::remove_dir_all(folder).unwrap();
     let nowhere = Lora { path: "/nowhere.safetensors".into(), strength: 1.0 };
-    assert!(matches!(Dit::load_adapted(&part, &[nowhere], PLACE), Err(WanError::Read { .. })));
+    assert!(matches!(Dit::load_adapted(&part, &[nowhere], place()), Err(WanError::Read { .. })));
 }

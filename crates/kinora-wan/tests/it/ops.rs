@@ -1,10 +1,14 @@
-//! Every fast operation equals its plain form, on shapes that fit no vector and no tile.
+//! Every operation of the CPU's own equals the tensor library's, on shapes that fit no vector and no tile.
 
 use candle_core::{DType, Device, Tensor};
-use kinora_wan::ops::{self, Modulation, Products, plain};
+use kinora_wan::ops::{Modulation, Ops, Products, Set};
 use proptest::prelude::*;
 
 use crate::golden::error;
+
+const FAST: Ops = Ops { set: Set::Cpu, products: Products::F32 };
+const NARROW: Ops = Ops { set: Set::Cpu, products: Products::Bf16 };
+const PLAIN: Ops = Ops { set: Set::Tensors, products: Products::F32 };
 
 /// Far under the goldens' tolerance, well above rounding.
 const TOLERANCE: f64 = 2e-6;
@@ -29,8 +33,8 @@ proptest! {
         let (q, k, v) = (tensor(seed, tokens, width), tensor(seed ^ 1, keys, width), tensor(seed ^ 2, keys, width));
         // Large scores find out whether the running maximum is kept.
         let q = (q * 8.0).unwrap();
-        let exact = plain::attention(&q, &k, &v, heads).unwrap();
-        let fast = ops::attention(&q, &k, &v, heads, Products::F32).unwrap();
+        let exact = PLAIN.attention(&q, &k, &v, heads).unwrap();
+        let fast = FAST.attention(&q, &k, &v, heads).unwrap();
         prop_assert!(error(&fast, &exact) < 5e-6);
     }
 
@@ -40,8 +44,8 @@ proptest! {
         // Rounded beforehand, so that only the powers of scores are rounded in one form and not in the other.
         let rounded = |seed, rows| tensor(seed, rows, width).to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
         let (q, k, v) = (rounded(seed, tokens), rounded(seed ^ 1, keys), rounded(seed ^ 2, keys));
-        let exact = plain::attention(&q, &k, &v, heads).unwrap();
-        let narrow = ops::attention(&q, &k, &v, heads, Products::Bf16).unwrap();
+        let exact = PLAIN.attention(&q, &k, &v, heads).unwrap();
+        let narrow = NARROW.attention(&q, &k, &v, heads).unwrap();
         let apart = error(&narrow, &exact);
         prop_assert!(apart < 6e-3, "{apart}");
     }
@@ -54,17 +58,17 @@ proptest! {
         let runs = [split, tokens - split];
         let (scale, shift) = (tensor(seed ^ 3, 2, width), tensor(seed ^ 4, 2, width));
         let by = Modulation { scale: &scale, shift: &shift, runs: &runs };
-        prop_assert!(error(&ops::rms_norm(&x, &weight, 1e-6).unwrap(), &plain::rms_norm(&x, &weight, 1e-6).unwrap()) < TOLERANCE);
+        prop_assert!(error(&FAST.rms_norm(&x, &weight, 1e-6).unwrap(), &PLAIN.rms_norm(&x, &weight, 1e-6).unwrap()) < TOLERANCE);
         if width > 1 {
-            let (fast, slow) = (ops::layer_norm(&x, &weight, &bias, 1e-6), plain::layer_norm(&x, &weight, &bias, 1e-6));
+            let (fast, slow) = (FAST.layer_norm(&x, &weight, &bias, 1e-6), PLAIN.layer_norm(&x, &weight, &bias, 1e-6));
             prop_assert!(error(&fast.unwrap(), &slow.unwrap()) < TOLERANCE);
-            let (fast, slow) = (ops::modulated_layer_norm(&x, 1e-6, by), plain::modulated_layer_norm(&x, 1e-6, by));
+            let (fast, slow) = (FAST.modulated_layer_norm(&x, 1e-6, by), PLAIN.modulated_layer_norm(&x, 1e-6, by));
             prop_assert!(error(&fast.unwrap(), &slow.unwrap()) < TOLERANCE);
         }
         let y = tensor(seed ^ 5, tokens, width);
-        let (fast, slow) = (ops::gated_add(&x, &y, &scale, &runs), plain::gated_add(&x, &y, &scale, &runs));
+        let (fast, slow) = (FAST.gated_add(&x, &y, &scale, &runs), PLAIN.gated_add(&x, &y, &scale, &runs));
         prop_assert!(error(&fast.unwrap(), &slow.unwrap()) < TOLERANCE);
-        prop_assert!(error(&ops::gelu(&x).unwrap(), &plain::gelu(&x).unwrap()) < TOLERANCE);
+        prop_assert!(error(&FAST.gelu(&x).unwrap(), &PLAIN.gelu(&x).unwrap()) < TOLERANCE);
     }
 
     #[test]
@@ -72,7 +76,7 @@ proptest! {
         let x = tensor(seed, tokens, heads * half * 2);
         let angles = tensor(seed ^ 1, tokens, half);
         let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
-        let fast = ops::rotate(&x, &cos, &sin).unwrap();
-        prop_assert!(error(&fast, &plain::rotate(&x, &cos, &sin).unwrap()) < TOLERANCE);
+        let fast = FAST.rotate(&x, &cos, &sin).unwrap();
+        prop_assert!(error(&fast, &PLAIN.rotate(&x, &cos, &sin).unwrap()) < TOLERANCE);
     }
 }

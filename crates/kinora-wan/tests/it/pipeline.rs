@@ -8,12 +8,14 @@ use kinora_engine::{
     ClipDuration, Engine as _, EngineError, FrameSink, GenerateSpec, Monitor, Picture, Progress, SinkError,
 };
 use kinora_wan::condition::{Condition, Family};
-use kinora_wan::model::{Model, Target};
+use kinora_wan::device::Target;
+use kinora_wan::model::Model;
+use kinora_wan::ops::Products;
 use kinora_wan::picture::{Size, to_tensor};
 use kinora_wan::pipeline::Pipeline;
 use kinora_wan::{Settings, WanEngine, WanError};
 
-use crate::golden::{Golden, json, model, path, picture, pixel_error};
+use crate::golden::{Golden, json, model, path, picture, pixel_error, targets};
 
 /// Model and case of every golden run.
 const RUNS: [(&str, &str); 5] =
@@ -112,42 +114,47 @@ pub fn run_on(target: Target, name: &str, case: &str, settings: Settings) -> (Ve
 
 #[test]
 fn conditions_are_the_references() {
-    for name in ["ti2v", "i2v", "ti2v-bf16"] {
-        let golden = Golden::read(&format!("{name}/condition.safetensors"));
-        let opened = Model::open(&model(name), Target::cpu_f32()).unwrap();
-        for case in golden.cases() {
-            let rgb = golden.tensor(&format!("{case}.rgb"));
-            let (height_px, width_px, _) = rgb.dims3().unwrap();
-            let bytes = rgb.flatten_all().unwrap().to_vec1::<u8>().unwrap();
-            let picture = to_tensor(&bytes, Size { width_px, height_px }).unwrap();
-            golden.assert_close(&format!("{case}.picture"), &picture);
-            let name = format!("{case}.condition");
-            let latent_frames = golden.tensor(&name).dim(2).unwrap();
-            let frames = (latent_frames - 1) * opened.vae.temporal_scale() + 1;
-            let of = |picture: &Tensor| {
-                Condition::new(opened.family, &opened.vae, picture, frames, &|| false).unwrap()
-            };
-            golden.assert_close(&name, of(&picture).latents());
-            let brighter = (&picture + 0.01).unwrap();
-            assert!(golden.overshoot(&name, of(&brighter).latents()) > 1.0, "a brighter picture shows");
+    for target in targets(Products::F32) {
+        for name in ["ti2v", "i2v", "ti2v-bf16"] {
+            let golden = Golden::read(&format!("{name}/condition.safetensors"));
+            let opened = Model::open(&model(name), target.clone()).unwrap();
+            for case in golden.cases() {
+                let rgb = golden.tensor(&format!("{case}.rgb"));
+                let (height_px, width_px, _) = rgb.dims3().unwrap();
+                let bytes = rgb.flatten_all().unwrap().to_vec1::<u8>().unwrap();
+                let picture = to_tensor(&bytes, Size { width_px, height_px }).unwrap();
+                golden.assert_close(&format!("{case}.picture"), &picture);
+                let name = format!("{case}.condition");
+                let latent_frames = golden.tensor(&name).dim(2).unwrap();
+                let frames = (latent_frames - 1) * opened.vae.temporal_scale() + 1;
+                let of = |picture: &Tensor| {
+                    Condition::new(opened.family, &opened.vae, picture, frames, &|| false).unwrap()
+                };
+                golden.assert_close(&name, of(&picture).latents());
+                let brighter = (&picture + 0.01).unwrap();
+                assert!(golden.overshoot(&name, of(&brighter).latents()) > 1.0, "a brighter picture shows");
+            }
         }
     }
 }
 
 #[test]
 fn clips_are_the_references_from_noise_to_pixels() {
-    for (name, case) in RUNS {
-        let question = Question::of(name, case);
-        let noise = Some(path(&format!("{name}/noise_{case}.safetensors")));
-        let (latents, frames) = run(name, case, Settings { noise, ..question.settings() });
-        let golden = Golden::read(&format!("{name}/pipeline_{case}.safetensors"));
-        assert_eq!((latents.len(), frames.1), (question.num_inference_steps + 1, question.num_frames));
-        let (last, steps) = latents.split_last().unwrap();
-        for (step, latents) in steps.iter().enumerate() {
-            golden.assert_close(&format!("latents_{step}"), latents);
+    for target in targets(Products::F32) {
+        for (name, case) in RUNS {
+            let question = Question::of(name, case);
+            let noise = Some(path(&format!("{name}/noise_{case}.safetensors")));
+            let (latents, frames) =
+                run_on(target.clone(), name, case, Settings { noise, ..question.settings() });
+            let golden = Golden::read(&format!("{name}/pipeline_{case}.safetensors"));
+            assert_eq!((latents.len(), frames.1), (question.num_inference_steps + 1, question.num_frames));
+            let (last, steps) = latents.split_last().unwrap();
+            for (step, latents) in steps.iter().enumerate() {
+                golden.assert_close(&format!("latents_{step}"), latents);
+            }
+            golden.assert_close("final", last);
+            golden.assert_pixels("frames", &frames.0);
         }
-        golden.assert_close("final", last);
-        golden.assert_pixels("frames", &frames.0);
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use kinora_wan::device::{DeviceName, Target};
 use kinora_wan::picture::Size;
 use kinora_wan::{Settings, WanEngine};
 use serde_json::{Value, json};
@@ -69,7 +70,8 @@ impl Doctor {
             vae_tile: count(self.vae_tile),
             ..Settings::default()
         };
-        let opened = WanEngine::open(folder, self.dtype.on_the_cpu(), settings);
+        let target = Target::open(DeviceName::Cpu, self.dtype.products());
+        let opened = target.and_then(|target| WanEngine::open(folder, target, settings));
         let fit = opened.and_then(|engine| {
             Ok(Fit { needs: engine.needs()?, clips_count: self.workers, memory: Memory::read() })
         });
@@ -85,6 +87,7 @@ impl Doctor {
         json!({
             "cores": cores(), "vectors": vectors(), "memory_total_bytes": memory.map(|m| m.total_bytes),
             "memory_available_bytes": memory.map(|m| m.available_bytes), "nvidia_driver": nvidia_driver(),
+            "nvidia_gpus": nvidia_gpus(Path::new(NVIDIA_GPUS)), "cuda": cfg!(feature = "cuda"),
             "model": model.map(|(folder, checked)| json!({
                 "folder": folder, "size_bytes": checked.size_bytes, "problem": checked.problem,
                 "working_bytes": checked.fit.map(|fit| fit.working_bytes()),
@@ -102,7 +105,15 @@ fn lines(model: Option<&(&Path, Checked)>) -> String {
     );
     let driver = nvidia_driver().map_or_else(
         || "no NVIDIA driver; the engines compute on the CPU".to_owned(),
-        |driver| format!("NVIDIA driver {driver}, not used: this build computes on the CPU"),
+        |driver| {
+            let mut parts = nvidia_gpus(Path::new(NVIDIA_GPUS));
+            parts.push(format!("NVIDIA driver {driver}"));
+            let used = match cfg!(feature = "cuda") {
+                true => "the engine `wan` computes there with --device cuda",
+                false => "not used: this build computes on the CPU",
+            };
+            format!("{}; {used}", parts.join(", "))
+        },
     );
     let mut lines = format!(
         "processor  {} cores, vectors: {}\nmemory     {memory}\ngraphics   {driver}\n",
@@ -162,10 +173,43 @@ fn vectors() -> &'static str {
     "the architecture's own"
 }
 
+/// Where the driver lists its GPUs, a folder for each.
+const NVIDIA_GPUS: &str = "/proc/driver/nvidia/gpus";
+
+/// The models of the GPUs in `folder`, in the order of their buses.
+fn nvidia_gpus(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut gpus: Vec<PathBuf> = entries.flatten().map(|entry| entry.path().join("information")).collect();
+    gpus.sort();
+    let model = |path: PathBuf| {
+        let text = std::fs::read_to_string(path).ok()?;
+        text.lines().find_map(|line| Some(line.strip_prefix("Model:")?.trim().to_owned()))
+    };
+    gpus.into_iter().filter_map(model).collect()
+}
+
 /// The version of the driver that the kernel has loaded.
 fn nvidia_driver() -> Option<String> {
     let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
     let version =
         text.split_whitespace().find(|word| word.contains('.') && word.starts_with(char::is_numeric));
     version.map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nvidia_gpus;
+
+    #[test]
+    fn gpus_are_named_as_the_driver_lists_them() {
+        let folder = tempfile::tempdir().unwrap();
+        for (bus, model) in [("0000:41:00.0", "NVIDIA H200"), ("0000:01:00.0", "NVIDIA H100 80GB HBM3")] {
+            let gpu = folder.path().join(bus);
+            std::fs::create_dir(&gpu).unwrap();
+            std::fs::write(gpu.join("information"), format!("Model: \t\t {model}\nIRQ:   \t\t 7\n")).unwrap();
+        }
+        std::fs::create_dir(folder.path().join("0000:99:00.0")).unwrap();
+        assert_eq!(nvidia_gpus(folder.path()), ["NVIDIA H100 80GB HBM3", "NVIDIA H200"]);
+        assert!(nvidia_gpus(&folder.path().join("none")).is_empty());
+    }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use kinora_engine::{Engine, MotionEngine, PatternEngine};
-use kinora_wan::model::{Adapters, Target};
+use kinora_wan::device::{DeviceName, Target};
+use kinora_wan::model::Adapters;
+use kinora_wan::ops::Products;
 use kinora_wan::picture::Size;
 use kinora_wan::weights::Lora;
 use kinora_wan::{Settings, WanEngine, WanError};
@@ -50,9 +52,10 @@ pub struct EngineChoice {
     /// Type of the numbers that the engine `wan` multiplies; sums are in f32, and so is the VAE.
     #[arg(long, value_name = "TYPE", env = "KINORA_DTYPE", value_enum, default_value = "f32")]
     dtype: Dtype,
-    /// Where the engine `wan` computes.
-    #[arg(long, value_name = "DEVICE", env = "KINORA_DEVICE", default_value = "cpu", value_parser = ["cpu"])]
-    device: String,
+    /// Where the engine `wan` computes: cpu, cuda for the first NVIDIA GPU, or cuda:N; GPUs need a build with the feature
+    /// `cuda`.
+    #[arg(long, value_name = "DEVICE", env = "KINORA_DEVICE", default_value = "cpu")]
+    device: DeviceName,
     /// Decode frames in squares of this many pixels, which takes less memory; whole otherwise. For the engine `wan`.
     #[arg(long, value_name = "PX", env = "KINORA_VAE_TILE", value_parser = clap::value_parser!(u32).range(64..=8192))]
     vae_tile: Option<u32>,
@@ -74,10 +77,10 @@ impl Dtype {
         }
     }
 
-    pub fn on_the_cpu(self) -> Target {
+    pub fn products(self) -> Products {
         match self {
-            Self::F32 => Target::cpu_f32(),
-            Self::Bf16 => Target::cpu_bf16(),
+            Self::F32 => Products::F32,
+            Self::Bf16 => Products::Bf16,
         }
     }
 }
@@ -146,7 +149,12 @@ impl EngineChoice {
             EngineName::Pattern => opened(Arc::new(PatternEngine)),
             EngineName::Wan => {
                 let folder = self.library.find(self.model.as_ref().ok_or(ChoiceError::NoModel)?)?;
-                let engine = WanEngine::open(&folder, self.dtype.on_the_cpu(), self.settings(noise))?;
+                let target = Target::open(self.device, self.dtype.products())?;
+                let engine = WanEngine::open(&folder, target, self.settings(noise))?;
+                // A GPU's memory was looked at when the engine was opened.
+                if self.device != DeviceName::Cpu {
+                    return Ok(opened(Arc::new(engine)));
+                }
                 let fit = Fit { needs: engine.needs()?, clips_count, memory: Memory::read() };
                 fit.problem().map_or(Ok(()), |problem| Err(ChoiceError::Memory(problem)))?;
                 Opened { warning: fit.warning().filter(|_| clips_count > 0), engine: Arc::new(engine) }

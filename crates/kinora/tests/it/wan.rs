@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kinora_wan::model::Target;
+use kinora_wan::device::Target;
 use kinora_wan::picture::Size;
 use kinora_wan::{Settings, WanEngine};
 use serde_json::json;
@@ -101,6 +101,12 @@ fn a_model_that_cannot_be_used_is_told_before_anything_is_made() {
     assert!(code == Some(2) && told.contains("multiples of 32"), "{told}");
     let (code, told) = run(&["--model", model.to_str().unwrap(), "--dtype", "f16"]);
     assert!(code == Some(2) && told.contains("--dtype"), "{told}");
+    let (code, told) = run(&["--model", model.to_str().unwrap(), "--device", "gpu"]);
+    assert!(code == Some(2) && told.contains("cuda:N"), "{told}");
+    if cfg!(not(feature = "cuda")) {
+        let (code, told) = run(&["--model", model.to_str().unwrap(), "--device", "cuda:1"]);
+        assert!(code == Some(2) && told.contains("cuda:1") && told.contains("--features cuda"), "{told}");
+    }
 }
 
 #[test]

@@ -1,17 +1,18 @@
 //! Convolutions over frames, rows and columns, never unfolded into more than a few tens of megabytes.
 //!
 //! A video is `[T, C, H, W]`: each frame is a block of its own, so what came before can be handed over without copying
-//! and a frame that is not there costs nothing. On the CPU in f32 the weights stay in their mapped file.
-//! Elsewhere the same layer is a sum of the tensor library's two-dimensional convolutions, one for each step in time;
-//! that is also what the tests compare with.
+//! and a frame that is not there costs nothing. On the CPU the weights stay in their mapped file.
+//! Elsewhere the same layer is one of the tensor library's two-dimensional convolutions, whose channels are those of all
+//! frames that it sees; that is also what the tests compare with.
 //! Cost: 3×3 kernels take 4/9 of the multiplications of their definition, 1/4 where pixels are doubled first.
 
 mod kernels;
 mod winograd;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 use super::slices::{from_f32, with_all_f32};
+use super::{Place, Set, tensors};
 use crate::WanError;
 use crate::weights::{Matrix, Weights};
 
@@ -54,7 +55,7 @@ impl<'a> Frames<'a> {
         Self { zeros: 0, past: &[], x }
     }
 
-    fn tensors(&self) -> Vec<&'a Tensor> {
+    pub(super) fn tensors(&self) -> Vec<&'a Tensor> {
         self.past.iter().chain([self.x]).collect()
     }
 }
@@ -72,39 +73,38 @@ pub struct Conv {
 enum Weight {
     /// `[O, C·kt·k·k]`, in its file.
     Kept(Matrix),
-    /// `[O, C, kt, k, k]`.
-    Resident(Tensor),
+    /// `[O, kt·C, k, k]`.
+    Folded(Tensor),
 }
 
 impl Conv {
     /// The layer `name` of `weights`.
-    pub fn load(
-        weights: &Weights,
-        name: &str,
-        shape: ConvShape,
-        (dtype, device): (DType, &Device),
-    ) -> Result<Self, WanError> {
+    pub fn load(weights: &Weights, name: &str, shape: ConvShape, place: Place<'_>) -> Result<Self, WanError> {
         let [time, space] = shape.kernel;
         let five = [shape.outputs, shape.inputs, time, space, space];
         let stored = if shape.flat { vec![five[0], five[1], space, space] } else { five.to_vec() };
         let matrix = weights.matrix(&format!("{name}.weight"), &stored)?;
-        let bias = weights.tensor(&format!("{name}.bias"), shape.outputs, dtype, device)?;
-        let weight = match dtype == DType::F32 && device.is_cpu() {
-            true => Weight::Kept(matrix),
-            false => Weight::Resident(matrix.to_tensor(dtype, device)?.reshape(&five[..])?),
+        let bias = weights.tensor(&format!("{name}.bias"), shape.outputs, DType::F32, place.device)?;
+        let weight = match place.ops.set {
+            Set::Cpu => Weight::Kept(matrix),
+            Set::Tensors => {
+                let weight = matrix.to_tensor(DType::F32, place.device)?.reshape(&five[..])?;
+                Weight::Folded(tensors::folded(&weight)?)
+            }
         };
         Ok(Self { shape, weight, bias })
     }
 
-    /// A layer of given numbers, for tests: `weight` `[O, C, kt, k, k]`, `bias` `[O]`; `kept` picks the CPU's own form.
+    /// A layer of given numbers, for tests: `weight` `[O, C, kt, k, k]`, `bias` `[O]`; for the operations of `set`.
     #[doc(hidden)]
-    pub fn new(shape: ConvShape, weight: &Tensor, bias: &Tensor, kept: bool) -> Result<Self, WanError> {
-        let weight = if kept {
-            let numbers = weight.flatten_all()?.to_vec1::<f32>()?;
-            let columns = numbers.len() / shape.outputs;
-            Weight::Kept(Matrix::owned(numbers, shape.outputs, columns))
-        } else {
-            Weight::Resident(weight.clone())
+    pub fn new(shape: ConvShape, weight: &Tensor, bias: &Tensor, set: Set) -> Result<Self, WanError> {
+        let weight = match set {
+            Set::Cpu => {
+                let numbers = weight.flatten_all()?.to_vec1::<f32>()?;
+                let columns = numbers.len() / shape.outputs;
+                Weight::Kept(Matrix::owned(numbers, shape.outputs, columns))
+            }
+            Set::Tensors => Weight::Folded(tensors::folded(weight)?),
         };
         Ok(Self { shape, weight, bias: bias.clone() })
     }
@@ -117,8 +117,8 @@ impl Conv {
     pub fn forward(&self, frames: Frames<'_>, onto: Option<&Tensor>) -> Result<Tensor, WanError> {
         match &self.weight {
             Weight::Kept(matrix) => self.forward_kept(frames, onto, matrix),
-            Weight::Resident(weight) => {
-                let out = self.forward_plain(frames, weight)?;
+            Weight::Folded(weight) => {
+                let out = tensors::convolve(frames, &self.shape, weight, &self.bias)?;
                 Ok(match onto {
                     Some(onto) => (out + onto)?,
                     None => out,
@@ -152,31 +152,6 @@ impl Conv {
         let [height, width] = output_size([height, width], self.shape.sampling);
         let count = numbers.len() / (self.shape.outputs * height * width);
         Ok(from_f32(numbers, (count, self.shape.outputs, height, width))?)
-    }
-
-    fn forward_plain(&self, frames: Frames<'_>, weight: &Tensor) -> Result<Tensor, WanError> {
-        let all = Tensor::cat(&frames.tensors(), 0)?.pad_with_zeros(0, frames.zeros, 0)?;
-        let (count, _, height, width) = all.dims4()?;
-        let [time, space] = self.shape.kernel;
-        let outputs = (count - time) / self.shape.stride + 1;
-        let (all, padding, stride) = match self.shape.sampling {
-            Sampling::Same => (all, space / 2, 1),
-            Sampling::Halve => (all.pad_with_zeros(2, 0, 1)?.pad_with_zeros(3, 0, 1)?, 0, 2),
-            Sampling::Double => (all.upsample_nearest2d(height * 2, width * 2)?, space / 2, 1),
-        };
-        let mut sum: Option<Tensor> = None;
-        for step in 0..time {
-            let index: Vec<u32> = (0..outputs).map(|t| (t * self.shape.stride + step) as u32).collect();
-            let index = Tensor::from_vec(index, outputs, all.device())?;
-            let kernel = weight.narrow(2, step, 1)?.squeeze(2)?.contiguous()?;
-            let part = all.index_select(&index, 0)?.conv2d(&kernel, padding, stride, 1, 1)?;
-            sum = Some(match sum {
-                Some(sum) => (sum + part)?,
-                None => part,
-            });
-        }
-        let sum = sum.expect("a kernel has at least one step in time");
-        Ok(sum.broadcast_add(&self.bias.reshape((1, self.shape.outputs, 1, 1))?)?)
     }
 }
 

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use proptest::prelude::*;
 
-use super::{Conv, ConvShape, Frames, Sampling};
+use super::{Conv, ConvShape, Frames, Sampling, Set};
 
 /// Numbers that look random and are the same everywhere.
 fn numbers(seed: u64, count: usize) -> Vec<f32> {
@@ -98,13 +98,13 @@ proptest! {
         let before: Vec<_> = (0..past).map(|t| tensor(seed + 3 + t as u64, &[1, inputs, height, width])).collect();
         let window = Frames { zeros: back - past, past: &before, x: &x };
 
-        let kept = Conv::new(shape, &weight, &bias, true).unwrap().forward(window, None).unwrap();
-        let plain = Conv::new(shape, &weight, &bias, false).unwrap().forward(window, None).unwrap();
+        let kept = Conv::new(shape, &weight, &bias, Set::Cpu).unwrap().forward(window, None).unwrap();
+        let plain = Conv::new(shape, &weight, &bias, Set::Tensors).unwrap().forward(window, None).unwrap();
         let scale = ((inputs * kernel[0] * kernel[1] * kernel[1]) as f32).sqrt();
         prop_assert!(largest_difference(&kept, &plain) < 2e-6 * scale);
 
         let onto = tensor(seed + 9, kept.dims());
-        let added = Conv::new(shape, &weight, &bias, true).unwrap().forward(window, Some(&onto)).unwrap();
+        let added = Conv::new(shape, &weight, &bias, Set::Cpu).unwrap().forward(window, Some(&onto)).unwrap();
         prop_assert!(largest_difference(&added, &(&kept + &onto).unwrap()) < 1e-6 * scale);
 
         let all: Vec<_> = before.iter().chain([&x]).collect();
@@ -134,10 +134,10 @@ fn blocks_join_without_a_seam() {
     let x = tensor(3, &[1, 200, 130, 150]);
     let past = tensor(4, &[2, 200, 130, 150]);
     let window = Frames { zeros: 0, past: &[past], x: &x };
-    let kept = Conv::new(shape, &weight, &bias, true).unwrap().forward(window, None).unwrap();
-    let plain = Conv::new(shape, &weight, &bias, false).unwrap().forward(window, None).unwrap();
+    let kept = Conv::new(shape, &weight, &bias, Set::Cpu).unwrap().forward(window, None).unwrap();
+    let plain = Conv::new(shape, &weight, &bias, Set::Tensors).unwrap().forward(window, None).unwrap();
     assert!(largest_difference(&kept, &plain) < 2e-4);
     let shifted =
-        Conv::new(shape, &weight, &(bias + 1e-3).unwrap(), true).unwrap().forward(window, None).unwrap();
+        Conv::new(shape, &weight, &(bias + 1e-3).unwrap(), Set::Cpu).unwrap().forward(window, None).unwrap();
     assert!(largest_difference(&shifted, &plain) > 5e-4, "a difference is noticed");
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use kinora_wan::device::{DeviceName, Target};
 use kinora_wan::measure::{Piece, Source, measure, threads};
 use kinora_wan::picture::Size;
 use serde_json::{Value, json};
@@ -32,6 +33,9 @@ pub struct BenchWan {
     /// Type of the numbers that are multiplied.
     #[arg(long, value_name = "TYPE", env = "KINORA_DTYPE", value_enum, default_value = "f32")]
     dtype: Dtype,
+    /// Where to compute: cpu, cuda for the first NVIDIA GPU, or cuda:N; GPUs need a build with the feature `cuda`.
+    #[arg(long, value_name = "DEVICE", env = "KINORA_DEVICE", default_value = "cpu")]
+    device: DeviceName,
     /// Rounds, after one that warms up.
     #[arg(long, value_name = "N", env = "KINORA_ROUNDS", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -78,25 +82,26 @@ impl BenchWan {
             Some(named) => Source::Folder(self.library.find(named)?),
             None => Source::Random,
         };
+        let failed = |error: kinora_wan::WanError| Failure::Other(error.into());
+        let target = Target::open(self.device, self.dtype.products()).map_err(failed)?;
         let shapes = if self.shape.is_empty() { Shape::value_variants() } else { &self.shape };
         let mut rows = Vec::new();
         for shape in shapes {
-            let row = self.row(*shape, &source)?;
+            let row = self.row(*shape, &source, &target)?;
             if !self.json {
                 show(&row);
             }
             rows.push(row);
         }
         if self.json {
-            print(&json!({ "dtype": self.dtype.name(), "threads": threads(), "pieces": rows }).to_string());
+            print(&json!({ "dtype": self.dtype.name(), "device": self.device.to_string(), "threads": threads(), "pieces": rows }).to_string());
         }
         Ok(())
     }
 
-    fn row(&self, shape: Shape, source: &Source) -> Result<Value, Failure> {
+    fn row(&self, shape: Shape, source: &Source, target: &Target) -> Result<Value, Failure> {
         let mut peak = Peak::unknown();
-        let target = self.dtype.on_the_cpu();
-        let rounds = measure(shape.piece(), source, &target, self.rounds, || peak = Peak::begin())
+        let rounds = measure(shape.piece(), source, target, self.rounds, || peak = Peak::begin())
             .map_err(|error| Failure::Other(error.into()))?;
         let seconds: Vec<f64> = rounds.iter().map(std::time::Duration::as_secs_f64).collect();
         Ok(json!({
