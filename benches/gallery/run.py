@@ -2,7 +2,9 @@
 
 For each photograph one page: a row for each prompt with six frames of the clip, and two slit-scans, one for a line of
 the picture across time and one for a column. In a slit-scan a smooth move draws smooth lines, and a jump, a flicker or
-a border shows at once. Time runs down in the first and to the right in the second.
+a border shows at once. Time runs down in the first and to the right in the second. Each label says how unsteady the
+clip is: the mean second difference over time of its brightness, and that of its worst part, in grey levels. Clips that
+are shaken or lit on purpose aside, much more than the others means flicker.
 """
 
 from __future__ import annotations
@@ -46,6 +48,16 @@ def frames(clip: Path) -> np.ndarray:
     command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     raw = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     return np.frombuffer(raw, np.uint8).reshape(-1, height, FRAME_WIDTH_PX, 3)
+
+
+def unsteadiness(clip: np.ndarray) -> tuple[float, float]:
+    """Mean absolute second difference over time, in grey levels: of the whole, and of the 99th percentile of blocks."""
+    count, height, width = clip.shape[:3]
+    rows, columns = height // 12, width // 12
+    grey = clip[:, : rows * 12, : columns * 12].mean(axis=3, dtype=np.float32)
+    blocks = grey.reshape(count, rows, 12, columns, 12).mean(axis=(2, 4))
+    whole = np.abs(np.diff(blocks.mean(axis=(1, 2)), 2)).mean()
+    return float(whole), float(np.percentile(np.abs(np.diff(blocks, 2, axis=0)).mean(axis=0), 99))
 
 
 def row(clip: np.ndarray, label: str) -> Image.Image:
@@ -104,7 +116,10 @@ def main() -> int:
         for entry, prompt in wanted.items():
             clip = options.out / name / f"{entry}.mp4"
             took_s = animate(options.kinora, photo, prompt, clip, options.duration)
-            strips.append(row(frames(clip), f"{entry}: {prompt!r} ({took_s:.1f} s)"))
+            shown = frames(clip)
+            whole, worst = unsteadiness(shown)
+            label = f"{entry}: {prompt!r} ({took_s:.1f} s; unsteady by {whole:.3f}, at worst {worst:.2f})"
+            strips.append(row(shown, label))
         if strips:
             stacked(strips).save(options.out / f"{name}.jpg", quality=88)
             pages[name] = list(wanted)

@@ -89,6 +89,11 @@ impl CameraPath {
         Self { poses }
     }
 
+    /// The pose of each frame.
+    pub(crate) fn poses(&self) -> &[Pose] {
+        &self.poses
+    }
+
     /// The pose at a time in frames, between two frames if need be.
     pub(crate) fn at(&self, frame_time: f32) -> Pose {
         let last = self.poses.len() - 1;

@@ -12,7 +12,8 @@ use crate::rng::Noise;
 const TILE_PX: usize = 512;
 /// Standard deviation of grain in black, in grey levels.
 const GRAIN_LEVELS: f32 = 1.5;
-/// Standard deviation of the dither that stays where grain is unwanted, in grey levels: it hides banding.
+/// Least standard deviation of the noise, in grey levels: it is the dither that hides banding, in bright skies and
+/// where grain is unwanted, too.
 const DITHER_LEVELS: f32 = 0.35;
 /// Radius of the grain's clumps, in pixels.
 const CLUMP_PX: f32 = 0.6;
@@ -32,6 +33,7 @@ pub(crate) struct Finish {
 pub(crate) struct FrameFinish<'a> {
     tile: &'a [f32],
     levels: f32,
+    least: f32,
     offset: (usize, usize),
 }
 
@@ -39,16 +41,18 @@ impl Finish {
     pub(crate) fn new(seed: u64, grain: bool) -> Self {
         Self {
             tile: grain_tile(Noise::new(seed, "grain")),
-            levels: if grain { GRAIN_LEVELS } else { DITHER_LEVELS },
+            levels: if grain { GRAIN_LEVELS } else { 0.0 },
             offsets: Noise::new(seed, "grain offset"),
         }
     }
 
     pub(crate) fn frame(&self, index: usize) -> FrameFinish<'_> {
         let [x, y, ..] = self.offsets.bits(index as u64);
+        let ramp = smoothstep(0.0, RAMP_FRAMES, index as f32);
         FrameFinish {
             tile: &self.tile,
-            levels: self.levels * smoothstep(0.0, RAMP_FRAMES, index as f32),
+            levels: self.levels * ramp,
+            least: DITHER_LEVELS * ramp,
             offset: (x as usize % TILE_PX, y as usize % TILE_PX),
         }
     }
@@ -63,7 +67,8 @@ impl FrameFinish<'_> {
         while done < pixels.len() {
             let run = (TILE_PX - from).min(pixels.len() - done);
             let span = done..done + run;
-            grained(&pixels[span.clone()], &grain[from..from + run], self.levels, &mut rgb[span]);
+            let grain = &grain[from..from + run];
+            grained(&pixels[span.clone()], grain, (self.levels, self.least), &mut rgb[span]);
             (done, from) = (done + run, 0);
         }
     }
@@ -72,15 +77,15 @@ impl FrameFinish<'_> {
 /// Adding this to a float leaves the nearest integer in its low mantissa bits.
 const ROUND: f32 = 8_388_608.0;
 
-/// Adds `levels` of grain to pixels and rounds them; all of one length.
+/// Adds `levels` of grain, but never less than `least`, to pixels and rounds them; all of one length.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 #[allow(unsafe_code)]
-fn grained(pixels: &[[f32; 4]], grain: &[f32], levels: f32, rgb: &mut [[u8; 3]]) {
+fn grained(pixels: &[[f32; 4]], grain: &[f32], (levels, least): (f32, f32), rgb: &mut [[u8; 3]]) {
     for ((pixel, rgb), grain) in pixels.iter().zip(rgb).zip(grain) {
         let [r, g, b, _] = *pixel;
         // Film grain shows least in the highlights.
         let luma = (0.299 * r + 0.587 * g + 0.114 * b) * (1.0 / 255.0);
-        let noise = grain * levels * (1.15 - luma.clamp(0.0, 1.0));
+        let noise = grain * (levels * (1.15 - luma.clamp(0.0, 1.0))).max(least);
         let byte = |v: f32| ((v + noise).clamp(0.0, 255.0) + ROUND).to_bits() as u8;
         *rgb = [byte(r), byte(g), byte(b)];
     }
@@ -133,5 +138,37 @@ mod tests {
         assert!((sum / n).abs() < 0.05, "{}", sum / n);
         let want = GRAIN_LEVELS * (1.15 - 100.0 / 255.0);
         assert!(((squares / n).sqrt() - want).abs() < 0.15);
+    }
+
+    /// The largest distance of local means from a gradient so flat that plain rounding shows it as bands, in levels.
+    fn banding(finish: &FrameFinish<'_>, from_level: f32) -> f32 {
+        const WIDTH: usize = 1024;
+        const ROWS: usize = 256;
+        const BLOCK: usize = 16;
+        let gradient = |x: usize| from_level + 4.0 * x as f32 / WIDTH as f32;
+        let row: Vec<[f32; 4]> = (0..WIDTH).map(|x| [gradient(x); 4]).collect();
+        let (mut rgb, mut sums) = (vec![0; WIDTH * 3], [0.0f32; WIDTH / BLOCK]);
+        for y in 0..ROWS {
+            finish.row(y, &row, &mut rgb);
+            for (x, pixel) in rgb.as_chunks::<3>().0.iter().enumerate() {
+                sums[x / BLOCK] += f32::from(pixel[1]) - gradient(x);
+            }
+        }
+        sums.iter().map(|sum| (sum / (ROWS * BLOCK) as f32).abs()).fold(0.0, f32::max)
+    }
+
+    #[test]
+    fn gradients_show_no_bands_however_bright() {
+        const MOST: f32 = 0.1;
+        for grain in [true, false] {
+            let finish = Finish::new(1, grain);
+            for from_level in [8.0, 120.0, 245.0] {
+                let found = banding(&finish.frame(30), from_level);
+                assert!(found < MOST, "grain {grain}, from level {from_level}: bands of {found}");
+            }
+        }
+        let finish = Finish::new(1, true);
+        let plain = FrameFinish { levels: 0.0, least: 0.0, ..finish.frame(30) };
+        assert!(banding(&plain, 120.0) > 2.0 * MOST, "plain rounding went unnoticed");
     }
 }

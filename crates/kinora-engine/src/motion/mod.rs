@@ -60,8 +60,10 @@ impl MotionEngine {
         monitor: &dyn Monitor,
     ) -> Result<Vec<Vec<u8>>, EngineError> {
         let format = self.clip_format(picture.width_px(), picture.height_px(), spec);
-        let scene = scene::analyze(&scene::fit(picture), monitor)?;
-        let renderer = Renderer::new(scene, &prompt::plan(spec), format.frames_count as usize);
+        let fitted = scene::fit(picture);
+        let scene = scene::analyze(&fitted, monitor)?;
+        let renderer = Renderer::new(scene, &prompt::plan(spec), format.frames_count as usize)
+            .with_detail(picture, &fitted);
         let still = |&index: &u32| {
             let mut rgb = vec![0; format.frame_bytes()];
             renderer.frame(index.min(format.frames_count - 1) as usize, &mut rgb);
@@ -101,7 +103,9 @@ impl Engine for MotionEngine {
         let scene = scene::analyze(&fitted, monitor)?;
         let explanation = explanation(&plan, &scene);
         stages.ended("analyze");
-        let renderer = Renderer::new(scene, &plan, format.frames_count as usize);
+        let renderer =
+            Renderer::new(scene, &plan, format.frames_count as usize).with_detail(picture, &fitted);
+        drop(fitted);
         stages.ended("prepare");
         let mut rgb = vec![0; format.frame_bytes()];
         for index in 0..format.frames_count {

@@ -3,10 +3,17 @@
 //! Always true: the frame at rest is the fitted picture bit for bit; a frame is a function of its index alone,
 //! rows are computed apart, so neither order nor number of threads can show.
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod block;
 mod compose;
+mod detail;
 mod fetch;
+#[cfg(target_arch = "aarch64")]
+mod fetch_neon;
 #[cfg(target_arch = "x86_64")]
 mod fetch_x86;
+#[cfg(test)]
+mod probe;
 mod solve;
 mod texture;
 
@@ -18,7 +25,9 @@ use super::finish::Finish;
 use super::overlays::{Overlays, Seen};
 use super::prompt::Plan;
 use super::scene::{Canvas, Map, Scene};
+use crate::Picture;
 use compose::{Cutout, Scratch};
+use detail::Detail;
 use solve::Layer;
 pub(crate) use solve::{Frame, Grid, View, nearness};
 pub(crate) use texture::Texture;
@@ -46,6 +55,8 @@ pub(crate) struct Renderer {
     background: Texture<u8>,
     background_disparity: Map,
     cutout: Option<Cutout>,
+    /// What the input shows beyond the frame's pixels, if anything.
+    detail: Option<Detail>,
     path: CameraPath,
     fields: Fields,
     overlays: Overlays,
@@ -71,6 +82,8 @@ struct Instant<'a> {
     flows: Vec<(&'a Flow, FlowMoment)>,
     planes: Planes,
     sharpness: f32,
+    /// How much of the detail shows in the background and in the foreground.
+    detail: (f32, f32),
     seen: Seen,
 }
 
@@ -112,12 +125,21 @@ impl Renderer {
             background,
             background_disparity: scene.background.disparity,
             cutout,
+            detail: None,
             path,
             fields,
             overlays,
             finish: Finish::new(plan.seed, plan.grain),
             motion_blur: plan.motion_blur,
         }
+    }
+
+    /// Lets views that magnify show what `source` holds and `fitted`, made from it, does not.
+    pub(crate) fn with_detail(mut self, source: &Picture, fitted: &Picture) -> Self {
+        let closest =
+            self.path.poses().iter().map(|pose| magnification(pose, nearness(1.0))).fold(1.0, f32::max);
+        self.detail = Detail::of(source, fitted, closest, self.cutout.as_ref(), &self.frame);
+        self
     }
 
     /// Renders frame `index` into `rgb`, `[H, W, 3]`.
@@ -178,7 +200,18 @@ impl Renderer {
             Grid::solve(&self.frame, &view, &layer)
         });
         let back = Grid::solve(&self.frame, &view, &back);
-        Instant { back, front, flows, planes, sharpness: sharpness(&pose), seen }
+        let detail = self.detail_shares(&pose);
+        Instant { back, front, flows, planes, sharpness: sharpness(&pose, detail.0), detail, seen }
+    }
+
+    /// How much of the detail shows in each layer.
+    fn detail_shares(&self, pose: &Pose) -> (f32, f32) {
+        if self.detail.is_none() {
+            return (0.0, 0.0);
+        }
+        let share = |near: f32| detail::share(magnification(pose, near));
+        let front = self.cutout.as_ref().map_or(0.0, |cutout| share(nearness(cutout.disparity.mean())));
+        (share(TYPICAL), front)
     }
 
     /// What the background's solve samples at each source besides the movement, and where it will be.
@@ -216,11 +249,18 @@ fn travel(a: &Pose, b: &Pose) -> f32 {
     side + 0.5 * ((scale(b) - scale(a)).abs() + (b.roll - a.roll).abs())
 }
 
-/// The fetch's sharpness for a pose: more where the view magnifies.
-fn sharpness(pose: &Pose) -> f32 {
-    let typical = 1.0 - pose.tz * nearness(0.5);
-    let magnification = pose.cover * (1.0 + pose.zoom) / typical.max(0.2);
-    (SHARPNESS + SHARPNESS_PER_MAGNIFICATION * (magnification - 1.0).max(0.0)).max(SHARPEST)
+/// Nearness of what is neither far nor near.
+const TYPICAL: f32 = 0.56;
+
+/// How much larger a pose shows what is this near.
+fn magnification(pose: &Pose, near: f32) -> f32 {
+    pose.cover * (1.0 + pose.zoom) / (1.0 - pose.tz * near).max(0.2)
+}
+
+/// The fetch's sharpness for a pose: more where the view magnifies and no detail of the input's own makes up for it.
+fn sharpness(pose: &Pose, detail: f32) -> f32 {
+    let magnified = (magnification(pose, TYPICAL) - 1.0).max(0.0);
+    (SHARPNESS + (1.0 - detail) * SHARPNESS_PER_MAGNIFICATION * magnified).max(SHARPEST)
 }
 
 #[cfg(test)]

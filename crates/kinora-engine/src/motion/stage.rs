@@ -13,11 +13,13 @@ pub(super) struct Stage {
     pub(super) height_px: usize,
     pub(super) ball: bool,
     pub(super) stream: bool,
+    /// Whether the canvas goes on beyond the frame.
+    pub(super) margin: bool,
 }
 
 impl Default for Stage {
     fn default() -> Self {
-        Self { width_px: 480, height_px: 272, ball: true, stream: false }
+        Self { width_px: 480, height_px: 272, ball: true, stream: false, margin: true }
     }
 }
 
@@ -30,7 +32,7 @@ const STREAM: (f32, f32) = (0.66, 0.10);
 
 impl Stage {
     pub(super) fn canvas(&self) -> Canvas {
-        let margin = self.width_px / 10 / 4 * 4;
+        let margin = if self.margin { self.width_px / 10 / 4 * 4 } else { 0 };
         Canvas {
             width_px: self.width_px + 2 * margin,
             height_px: self.height_px + 2 * margin,

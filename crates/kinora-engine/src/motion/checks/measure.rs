@@ -19,7 +19,7 @@ impl Grey {
         Self { width, height: data.len() / width, data }
     }
 
-    fn at(&self, x: usize, y: usize) -> f32 {
+    pub(super) fn at(&self, x: usize, y: usize) -> f32 {
         self.data[y * self.width + x]
     }
 
@@ -117,11 +117,10 @@ pub(super) struct CameraMotion {
     pub(super) parallax: f32,
 }
 
-/// Follows blocks through all frames.
-pub(super) fn camera(frames: &[Grey]) -> CameraMotion {
-    let first = &frames[0];
-    let (width, height) = (first.width as f32, first.height as f32);
-    let tracks: Vec<[f32; 4]> = (0..15 * 9)
+/// Where blocks are in the first frame and in the last: x, y, x, y in pixels.
+fn tracks(frames: &[Grey]) -> Vec<[f32; 4]> {
+    let (width, height) = (frames[0].width as f32, frames[0].height as f32);
+    (0..15 * 9)
         .map(|k| ((k % 15) as f32 + 0.5, (k / 15) as f32 + 0.5))
         .map(|(i, j)| (i / 15.0 * width, j / 9.0 * height))
         .filter_map(|(x, y)| {
@@ -133,12 +132,27 @@ pub(super) fn camera(frames: &[Grey]) -> CameraMotion {
             }
             Some([x, y, tx, ty])
         })
-        .collect();
-    let median = |mut values: Vec<f32>, share: f32| {
-        assert!(values.len() > 8, "too few blocks could be followed");
-        values.sort_by(f32::total_cmp);
-        values[((values.len() - 1) as f32 * share) as usize]
-    };
+        .collect()
+}
+
+/// The value at a share of the order.
+fn median(mut values: Vec<f32>, share: f32) -> f32 {
+    assert!(values.len() > 2, "too few blocks could be followed");
+    values.sort_by(f32::total_cmp);
+    values[((values.len() - 1) as f32 * share) as usize]
+}
+
+/// Median movement to the right, in frame widths, of what starts where `hit` holds (shares of width and height).
+pub(super) fn shift_of(frames: &[Grey], hit: impl Fn(f32, f32) -> bool) -> f32 {
+    let (width, height) = (frames[0].width as f32, frames[0].height as f32);
+    let own = tracks(frames).into_iter().filter(|t| hit(t[0] / width, t[1] / height));
+    median(own.map(|t| (t[2] - t[0]) / width).collect(), 0.5)
+}
+
+/// Follows blocks through all frames.
+pub(super) fn camera(frames: &[Grey]) -> CameraMotion {
+    let (width, height) = (frames[0].width as f32, frames[0].height as f32);
+    let tracks = tracks(frames);
     let dx = median(tracks.iter().map(|t| t[2] - t[0]).collect(), 0.5);
     let dy = median(tracks.iter().map(|t| t[3] - t[1]).collect(), 0.5);
     let growth = tracks
@@ -187,6 +201,21 @@ pub(super) fn flicker(frames: &[Grey]) -> f32 {
     let means: Vec<f32> = frames.iter().map(Grey::mean).collect();
     let seconds = means.windows(3).map(|w| (w[2] - 2.0 * w[1] + w[0]).abs());
     seconds.sum::<f32>() / (means.len() - 2) as f32
+}
+
+/// The 99th percentile over 16x16 blocks of the mean absolute second difference of their grey.
+pub(super) fn block_flicker(frames: &[Grey]) -> f32 {
+    let (columns, rows) = (frames[0].width / 16, frames[0].height / 16);
+    let mean = |frame: &Grey, cell: usize| {
+        let (x, y) = (cell % columns * 16, cell / columns * 16);
+        (0..256).map(|k| frame.at(x + k % 16, y + k / 16)).sum::<f32>() / 256.0
+    };
+    let flicker = |cell: usize| {
+        let course: Vec<f32> = frames.iter().map(|frame| mean(frame, cell)).collect();
+        let seconds = course.windows(3).map(|w| (w[2] - 2.0 * w[1] + w[0]).abs());
+        seconds.sum::<f32>() / (course.len() - 2) as f32
+    };
+    median((0..columns * rows).map(flicker).collect(), 0.99)
 }
 
 /// Share above 6 Hz of the power of the greys of 12x12 blocks over time, at 24 frames a second.

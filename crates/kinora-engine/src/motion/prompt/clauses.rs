@@ -142,6 +142,11 @@ fn search(clauses: &mut [Clause], tokens: &[Token], roles: &[Role], denying: boo
         let turn = clause.denied_from.unwrap_or(range.end);
         let asked = Search { of_camera, denying };
         clause.found = find(tokens, range.start..turn, asked, &may_skip);
+        if !named && clause.is_of(is_scene) {
+            // Grass sways and flames tremble, even after words about the camera.
+            let shakes = |found: &Found| matches!(found.entry.meaning, Meaning::Camera(Move::Handheld, _));
+            clause.found.retain(|found| !(found.of_camera && shakes(found)));
+        }
         clause.found.extend(find(tokens, turn..range.end, Search { of_camera, denying: true }, &may_skip));
         // A clause about something else takes the floor from the camera.
         let scenic = clause.found.iter().any(|found| matches!(found.entry.meaning, Meaning::Scene(_)));

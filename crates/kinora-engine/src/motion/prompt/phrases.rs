@@ -37,6 +37,8 @@ static PHRASES: LazyLock<HashMap<String, Vec<Phrase>>> = LazyLock::new(|| {
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     pub(super) entry: &'static Entry,
+    /// Whether it counts in clauses about the camera only.
+    pub(super) of_camera: bool,
     /// From the first word to after the last one, gaps included.
     pub(super) span: Range<usize>,
     /// The tokens that are words of the phrase.
@@ -82,7 +84,7 @@ pub(super) fn find(
         if let Some((phrase, words)) = best {
             words.iter().for_each(|&k| taken[k] = true);
             let end = words.last().map_or(at, |&k| k) + 1;
-            found.push(Found { entry: phrase.entry, span: at..end, words });
+            found.push(Found { entry: phrase.entry, of_camera: phrase.of_camera, span: at..end, words });
         }
     }
     found

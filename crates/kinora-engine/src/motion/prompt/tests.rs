@@ -61,6 +61,16 @@ fn what_people_do_is_not_what_the_camera_does() {
 }
 
 #[test]
+fn what_sways_is_what_the_clause_is_about() {
+    for still in ["static camera, grass sways", "locked off shot, the leaves sway in the wind"] {
+        assert_eq!(read(still).handheld, 0.0, "{still}");
+        assert!(effects(still).contains(&Effect::Foliage), "{still}");
+    }
+    assert!(read("the camera sways, snow falls").handheld > 0.5);
+    assert!(read("grass waves, handheld").handheld > 0.5);
+}
+
+#[test]
 fn scene_phrases_mean_effects() {
     use Effect::*;
     let cases = [

@@ -5,6 +5,7 @@ use multiversion::multiversion;
 use super::super::camera::smoothstep;
 use super::super::overlays::{Line, Overlays};
 use super::super::scene::{Canvas, Foreground, Map};
+use super::detail::{self, Detail};
 use super::fetch::{Row, Texel};
 use super::{Grid, Instant, Renderer, Texture};
 
@@ -22,7 +23,7 @@ pub(super) struct Scratch {
     flow_y: Vec<f32>,
     /// A plane along the row, and what interpolating it needs.
     values: Vec<f32>,
-    cells: Vec<f32>,
+    pub(super) cells: Vec<f32>,
     /// How much of a flow shows, the coverage of the foreground, the background's disparity.
     weights: Vec<f32>,
     covered: Vec<f32>,
@@ -95,6 +96,13 @@ impl Renderer {
         self.place(y, &instant.back, scratch);
         let at = Row { x: &scratch.x, y: &scratch.y, sharpness: instant.sharpness };
         u8::fetch(&self.background, at, &mut scratch.pixels);
+        if let Some(detail) = self.detail.as_ref().filter(|_| instant.detail.0 > 0.0) {
+            scratch.flow_x.copy_from_slice(&scratch.x);
+            scratch.flow_y.copy_from_slice(&scratch.y);
+            let found = &mut scratch.fetched[0];
+            detail.fetch(&mut scratch.flow_x, &mut scratch.flow_y, (0.0, 0.0), found);
+            detail::add_behind(found, instant.detail.0, &mut scratch.pixels);
+        }
         for k in 0..instant.flows.len() {
             self.flow(y, instant, k, scratch);
         }
@@ -113,7 +121,8 @@ impl Renderer {
             if shaded {
                 grid.row(Grid::EXTRA, y, &mut scratch.cells, &mut scratch.values);
             }
-            cutout.over(instant.sharpness, shaded, scratch);
+            let detail = self.detail.as_ref().filter(|_| instant.detail.1 > 0.0);
+            cutout.over(instant.sharpness, detail.map(|detail| (detail, instant.detail.1)), shaded, scratch);
         }
         Overlays::before(&instant.seen, &mut scratch.line(y));
     }
@@ -247,9 +256,16 @@ impl Cutout {
         }
     }
 
-    /// Composes the foreground at `scratch`'s coordinates over `scratch.pixels`, touching only where it is;
-    /// `shaded` multiplies its light by `scratch.values`.
-    fn over(&self, sharpness: f32, shaded: bool, scratch: &mut Scratch) {
+    /// The foreground at places of the frame, in the units of [`Foreground`].
+    pub(super) fn sample(&self, x: &[f32], y: &[f32], margin_px: (f32, f32), out: &mut [[f32; 4]]) {
+        let moved = |at: &[f32], by: f32| at.iter().map(|v| v + by).collect::<Vec<f32>>();
+        let (x, y) = (moved(x, margin_px.0 - self.x0_px), moved(y, margin_px.1 - self.y0_px));
+        i16::fetch(&self.texture, Row { x: &x, y: &y, sharpness: -0.5 }, out);
+    }
+
+    /// Composes the foreground at `scratch`'s coordinates over `scratch.pixels`, touching only where it is, with
+    /// a share of the picture's detail; `shaded` multiplies its light by `scratch.values`.
+    fn over(&self, sharpness: f32, detail: Option<(&Detail, f32)>, shaded: bool, scratch: &mut Scratch) {
         scratch.x.iter_mut().for_each(|x| *x -= self.x0_px);
         scratch.y.iter_mut().for_each(|y| *y -= self.y0_px);
         let hits = |k: &usize| {
@@ -261,8 +277,14 @@ impl Cutout {
         let end = (0..width).rev().find(hits).map_or(first, |last| last + 1);
         let std::ops::Range { start: first, end } = self.narrowed(scratch, first..end);
         let at = Row { x: &scratch.x[first..end], y: &scratch.y[first..end], sharpness };
-        let front = &mut scratch.fetched[0][first..end];
+        let [front, found, _] = &mut scratch.fetched;
+        let (front, found) = (&mut front[first..end], &mut found[first..end]);
         i16::fetch(&self.texture, at, front);
+        if let Some((detail, share)) = detail {
+            let (x, y) = (&mut scratch.x[first..end], &mut scratch.y[first..end]);
+            detail.fetch(x, y, (self.x0_px, self.y0_px), found);
+            detail::add_to_subject(found, share, front);
+        }
         let light = if shaded { Some(&scratch.values[first..end]) } else { None };
         lay_over(front, light, &mut scratch.pixels[first..end], &mut scratch.covered[first..end]);
     }

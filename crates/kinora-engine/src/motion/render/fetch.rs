@@ -3,8 +3,8 @@
 //! Keys' cubic convolution ("Cubic Convolution Interpolation for Digital Image Processing", IEEE TASSP 1981):
 //! `sharpness` is his `a`, -0.5 being Catmull-Rom and more negative sharper. Whole coordinates return the
 //! texel itself, bit for bit, at any sharpness.
-//! The plain code here is the reference; `fetch_x86` holds the vector versions, chosen at run time. On
-//! aarch64 the plain code is written so that the compiler can use NEON, which is always there.
+//! The plain code here is the reference; `fetch_x86` holds vector versions that are chosen at run time, and
+//! `fetch_neon` the one for aarch64, where NEON is always there.
 
 use super::texture::Texture;
 
@@ -35,9 +35,12 @@ impl Texel for u8 {
 
     fn fetch(texture: &Texture<Self>, at: Row<'_>, out: &mut [[f32; 4]]) {
         #[cfg(target_arch = "x86_64")]
-        if super::fetch_x86::fetch_u8(texture, at, out) {
-            return;
+        if !super::fetch_x86::fetch_u8(texture, at, out) {
+            fetch_plain(texture, at, out);
         }
+        #[cfg(target_arch = "aarch64")]
+        super::fetch_neon::fetch(texture, at, out);
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         fetch_plain(texture, at, out);
     }
 }
@@ -49,9 +52,12 @@ impl Texel for i16 {
 
     fn fetch(texture: &Texture<Self>, at: Row<'_>, out: &mut [[f32; 4]]) {
         #[cfg(target_arch = "x86_64")]
-        if super::fetch_x86::fetch_i16(texture, at, out) {
-            return;
+        if !super::fetch_x86::fetch_i16(texture, at, out) {
+            fetch_plain(texture, at, out);
         }
+        #[cfg(target_arch = "aarch64")]
+        super::fetch_neon::fetch(texture, at, out);
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         fetch_plain(texture, at, out);
     }
 }
@@ -66,6 +72,7 @@ pub(crate) fn weight_coefficients(a: f32) -> [[f32; 4]; 4] {
     ]
 }
 
+#[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "of the reference"))]
 fn weights(coefficients: &[[f32; 4]; 4], f: f32) -> [f32; 4] {
     std::array::from_fn(|k| {
         ((coefficients[3][k] * f + coefficients[2][k]) * f + coefficients[1][k]) * f + coefficients[0][k]
@@ -79,6 +86,7 @@ pub(crate) fn clamped(v: f32, limit: f32) -> f32 {
 }
 
 /// The reference: `out[k]` is the texture at `(x[k], y[k])`, coordinates clamped to the rim.
+#[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "the tests hold the vector version to it"))]
 pub(crate) fn fetch_plain<T: Texel>(texture: &Texture<T>, at: Row<'_>, out: &mut [[f32; 4]]) {
     let coefficients = weight_coefficients(at.sharpness);
     let (limit_x, limit_y) = texture.limits();

@@ -49,6 +49,18 @@ pub(crate) fn fit(picture: &Picture) -> Picture {
     Picture::new(width_px, height_px, rgb).expect("the resizer fills the whole picture")
 }
 
+/// The part of `picture` that [`fit`] made `fitted` from, by area averages at another size that is not larger.
+pub(crate) fn finer(picture: &Picture, fitted: &Picture, (width_px, height_px): (u32, u32)) -> Picture {
+    let (width, height) = (f64::from(picture.width_px()), f64::from(picture.height_px()));
+    let ratio = f64::from(fitted.width_px()) / f64::from(fitted.height_px());
+    let (crop_width, crop_height) = (width.min(height * ratio), height.min(width / ratio));
+    let options = fir::ResizeOptions::new()
+        .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Box))
+        .crop((width - crop_width) / 2.0, (height - crop_height) / 2.0, crop_width, crop_height);
+    let rgb = resize_rgb8(picture, (width_px, height_px), &options);
+    Picture::new(width_px, height_px, rgb).expect("the resizer fills the whole picture")
+}
+
 /// The whole picture by area averages at the given size.
 pub(crate) fn shrink(picture: &Picture, width_px: u32, height_px: u32) -> Vec<u8> {
     let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Box));

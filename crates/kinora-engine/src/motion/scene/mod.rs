@@ -33,7 +33,7 @@ use serde::Serialize;
 use crate::{EngineError, Monitor, Picture, Progress};
 use color::Planes;
 use cutout::{Cutout, Gates, Salient, best_cutout};
-pub(crate) use fit::{fit, output_size};
+pub(crate) use fit::{finer, fit, output_size};
 use guided::Guide;
 pub(crate) use map::Map;
 use map::ramp;
