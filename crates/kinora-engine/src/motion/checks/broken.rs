@@ -77,8 +77,8 @@ pub(super) fn no_matte(scene: &mut Scene) {
     for at in rows.flat_map(|y| columns.clone().map(move |x| y * width + x)) {
         let over = &mut foreground.rgba[at * 4..][..4];
         let through = f32::from(Foreground::ONE - over[3]) / 255.0;
-        for c in 0..3 {
-            over[c] += (through * f32::from(scene.background.rgb[at * 3 + c])) as i16;
+        for (over, &level) in over.iter_mut().zip(&scene.background.rgb[at * 3..at * 3 + 3]) {
+            *over += (through * f32::from(level)) as i16;
         }
         over[3] = Foreground::ONE;
     }

@@ -109,9 +109,10 @@ fn nothing_is_ever_no_number() {
 
 #[test]
 fn a_number_that_is_none_is_noticed() {
+    type Spoil = fn(&mut Scene);
     let whole = take("zoom in, waves, grass sways, clouds drift");
     assert_eq!(not_finite(&whole), None);
-    let spoilt: [(&str, fn(&mut Scene)); 5] = [
+    let spoilt: [(&str, Spoil); 5] = [
         ("the background's depth", |scene| broken::no_number(&mut scene.background.disparity)),
         ("the foreground's depth", |scene| {
             broken::no_number(&mut scene.foreground.as_mut().expect("the stage has a ball").disparity);
