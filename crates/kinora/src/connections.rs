@@ -1,7 +1,8 @@
 //! Connections: accepted up to a number, and cut where their caller is too slow to ask.
 //!
 //! Always true: a caller that sends nothing, or a request's head byte by byte, costs one descriptor for at most
-//! [`Limits::head_time_max`]; what it may send as a head is bounded. Bodies have limits of their own in `api`.
+//! [`Limits::head_time_max`]; what it may send as a head is bounded. Bodies have limits of their own in `api`. A caller
+//! that stops taking its answer is cut after [`Limits::write_time_max`].
 
 use std::io;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 /// Descriptors left to the database, files, fetches and the listener.
@@ -33,6 +35,9 @@ pub struct Limits {
     pub head_time_max: Duration,
     /// Method, path and headers of one request; more is answered 431.
     pub head_bytes_max: usize,
+    /// For the system's buffer to take more of an answer. Bounds from below how fast a clip may be read: by about a
+    /// third of that buffer, which is some megabytes at most, in this time.
+    pub write_time_max: Duration,
 }
 
 impl Limits {
@@ -44,6 +49,7 @@ impl Limits {
             connections_max: connections as usize,
             head_time_max: Duration::from_secs(30),
             head_bytes_max: 64 << 10,
+            write_time_max: Duration::from_secs(300),
         }
     }
 }
@@ -81,7 +87,9 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
             accepted = accepted => accepted,
             () = stop.cancelled() => break,
         };
-        let connection = protocol.serve_connection(TokioIo::new(stream), service.clone());
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(limits.write_time_max));
+        let connection = protocol.serve_connection(TokioIo::new(Box::pin(stream)), service.clone());
         let connection = open.watch(connection);
         tokio::spawn(async move {
             // A caller that breaks off, or breaks the protocol, has been answered as far as it can be.

@@ -6,8 +6,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
 
-const LIMITS: Limits =
-    Limits { connections_max: 4, head_time_max: Duration::from_millis(300), head_bytes_max: 8192 };
+const LIMITS: Limits = Limits {
+    connections_max: 4,
+    head_time_max: Duration::from_millis(300),
+    head_bytes_max: 8192,
+    write_time_max: Duration::from_millis(800),
+};
+/// More than the buffers of both ends take.
+const LONG_BYTES: usize = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Served {
@@ -17,13 +23,16 @@ struct Served {
 }
 
 async fn served() -> Served {
-    let router = Router::new().route("/", get(|| async { "hello" })).route(
-        "/slow",
-        get(|| async {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            "slow"
-        }),
-    );
+    let router = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route(
+            "/slow",
+            get(|| async {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                "slow"
+            }),
+        )
+        .route("/long", get(|| async { vec![b'a'; LONG_BYTES] }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
@@ -78,6 +87,21 @@ async fn a_kept_connection_is_cut_when_it_stays_idle() {
     kept.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let answer = read_to_end(&mut kept).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_caller_that_stops_taking_its_answer_is_cut_and_one_that_pauses_is_not() {
+    let served = served().await;
+    let request = b"GET /long HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut stalled = served.open().await;
+    stalled.write_all(request).await.unwrap();
+    tokio::time::sleep(LIMITS.write_time_max * 2).await;
+    assert!(read_to_end(&mut stalled).await.len() < LONG_BYTES);
+
+    let mut pausing = served.open().await;
+    pausing.write_all(request).await.unwrap();
+    tokio::time::sleep(LIMITS.write_time_max / 4).await;
+    assert!(read_to_end(&mut pausing).await.len() > LONG_BYTES);
 }
 
 #[tokio::test]
