@@ -9,6 +9,7 @@
 //! Ports are those of the web and the unprivileged ones, so that a fetch cannot speak to mail servers and the like.
 
 mod address;
+mod bounds;
 mod exchange;
 #[cfg(test)]
 mod tests;
@@ -17,9 +18,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -30,72 +29,10 @@ use url::{Host, Url};
 
 use self::exchange::{Answer, Stream};
 
-/// Bounds of a fetch.
-#[derive(Debug, Clone)]
-pub struct FetchPolicy {
-    /// Networks that may be reached although they are not public.
-    pub allow: Vec<IpNet>,
-    pub bytes_max: usize,
-    pub redirects_max: usize,
-    /// For one address of a host.
-    pub connect_timeout: Duration,
-    /// For everything, redirects included.
-    pub total_timeout: Duration,
-}
+pub use self::bounds::{FetchError, FetchPolicy};
 
-impl Default for FetchPolicy {
-    fn default() -> Self {
-        Self {
-            allow: Vec::new(),
-            bytes_max: 10 * 1024 * 1024,
-            redirects_max: 5,
-            connect_timeout: Duration::from_secs(5),
-            total_timeout: Duration::from_secs(20),
-        }
-    }
-}
-
-/// Longer URLs are refused.
-const URL_CHARS_MAX: usize = 8192;
 /// Addresses of a host that are tried, in the resolver's order.
 const ADDRESSES_TRIED_MAX: usize = 3;
-const WEB_PORTS: [u16; 2] = [80, 443];
-const UNPRIVILEGED_PORT_MIN: u16 = 1024;
-
-/// Why there is no picture. The messages are for the caller who gave the URL.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FetchError {
-    #[error("image URL is longer than {URL_CHARS_MAX} characters")]
-    TooLong,
-    #[error("image URL must begin with http:// or https://")]
-    Scheme,
-    #[error("image URL must not contain a user name or password")]
-    Credentials,
-    #[error("image URL must use port 80, 443 or one from {UNPRIVILEGED_PORT_MIN} on, not {0}")]
-    Port(u16),
-    #[error("image URL points to an address that is not public; use one that everybody can reach")]
-    NotPublic,
-    #[error("image URL names a host that cannot be found")]
-    UnknownHost,
-    #[error("image URL cannot be fetched: its host does not answer")]
-    NoAnswer,
-    #[error("image URL cannot be fetched: its host has no valid certificate for https")]
-    Certificate,
-    #[error("image URL cannot be fetched: its host broke off or does not speak HTTP")]
-    Broken,
-    #[error("image URL cannot be fetched: its host answers {0} instead of 200")]
-    Status(u16),
-    #[error("image URL redirects to something that is not a URL")]
-    BadRedirect,
-    #[error("image URL redirects more than {0} times")]
-    TooManyRedirects(usize),
-    #[error("image URL gives a compressed answer although none was asked for")]
-    Compressed,
-    #[error("image URL gives more than {bytes_max} bytes ({} MB); send a smaller picture", bytes_max / (1024 * 1024))]
-    TooLarge { bytes_max: usize },
-    #[error("image URL takes longer than {} s to fetch", .0.as_secs_f32())]
-    TooSlow(Duration),
-}
 
 /// Finds the addresses of a name; replaced in tests.
 trait Resolve: Send + Sync {
@@ -154,7 +91,7 @@ impl Fetcher {
     async fn follow(&self, url: &Url) -> Result<Vec<u8>, FetchError> {
         let mut url = url.clone();
         for _ in 0..=self.policy.redirects_max {
-            check_url(&url)?;
+            bounds::check_url(&url)?;
             let stream = self.connect(&url).await?;
             match exchange::get(stream, &url, self.policy.bytes_max).await? {
                 Answer::Body(bytes) => return Ok(bytes),
@@ -201,15 +138,11 @@ impl Fetcher {
         if addresses.is_empty() {
             return Err(FetchError::UnknownHost);
         }
-        if addresses.iter().all(|address| self.may_reach(*address)) {
+        if addresses.iter().all(|address| self.policy.may_reach(*address)) {
             Ok(addresses)
         } else {
             Err(FetchError::NotPublic)
         }
-    }
-
-    fn may_reach(&self, address: IpAddr) -> bool {
-        address::is_public(address) || self.policy.allow.iter().any(|net| net.contains(&address))
     }
 
     async fn connect_to(&self, address: SocketAddr) -> Result<TcpStream, FetchError> {
@@ -219,24 +152,5 @@ impl Fetcher {
             .map_err(|_| FetchError::NoAnswer)?;
         let is_where_we_meant = stream.peer_addr().is_ok_and(|peer| peer == address);
         if is_where_we_meant { Ok(stream) } else { Err(FetchError::NotPublic) }
-    }
-}
-
-/// What can be said of a URL before its host is looked up.
-fn check_url(url: &Url) -> Result<(), FetchError> {
-    if url.as_str().len() > URL_CHARS_MAX {
-        return Err(FetchError::TooLong);
-    }
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(FetchError::Scheme);
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(FetchError::Credentials);
-    }
-    match url.port() {
-        Some(port) if port < UNPRIVILEGED_PORT_MIN && !WEB_PORTS.contains(&port) => {
-            Err(FetchError::Port(port))
-        }
-        _ => Ok(()),
     }
 }

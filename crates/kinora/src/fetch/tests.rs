@@ -14,7 +14,8 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
-use super::{FetchError, FetchPolicy, Fetcher, Resolve, check_url};
+use super::bounds::check_url;
+use super::{FetchError, FetchPolicy, Fetcher, Resolve};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
