@@ -22,4 +22,5 @@ pub mod settings;
 pub mod submission;
 pub mod sweep;
 pub mod telemetry;
+pub mod traces;
 pub mod worker;

@@ -23,6 +23,7 @@ use crate::models;
 use crate::produce::{ProduceError, Produced, produce, says_full};
 use crate::submission::Submission;
 use crate::telemetry;
+use crate::traces::{self, Fact, Place as Where, Side, Span};
 
 /// How often a working worker says that it lives and reports progress, where the store is this process's own.
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -179,7 +180,9 @@ impl Worker {
     async fn work(&self, job: Job, stop: &CancellationToken, pace: &Pace) -> Place {
         tracing::info!(job.id = %job.id, job.attempt = job.attempt, worker.id = self.worker_id, "job.processing");
         let waited_ms = self.store.now_ms() - job.queued_at_ms;
-        telemetry::claimed(Duration::from_millis(waited_ms.max(0).unsigned_abs()));
+        let waited = Duration::from_millis(waited_ms.max(0).unsigned_abs());
+        telemetry::claimed(waited);
+        trace_step(Where::of_job(job.id, 0), "queued", waited, waited);
         let started = Instant::now();
         let signals = Arc::new(Signals::default());
         let made = tokio::select! {
@@ -194,7 +197,7 @@ impl Worker {
             }
             Err(WorkError::Produce(ProduceError::Cancelled)) if signals.lost.load(Ordering::Relaxed) => {
                 tracing::info!(job.id = %job.id, job.attempt = job.attempt, "job.abandoned");
-                telemetry::attempt_ended(self.engine.name(), "cancelled", started.elapsed());
+                self.ended(&job, "cancelled", started.elapsed());
                 self.discard(&job).await;
                 return place;
             }
@@ -211,12 +214,29 @@ impl Worker {
             Event::Released { .. } => "given_back",
             _ => "failed",
         };
-        telemetry::attempt_ended(self.engine.name(), ended, started.elapsed());
+        self.ended(&job, ended, started.elapsed());
         self.report(&job, event, started.elapsed()).await;
         if let Err(error) = faults::hit(Point::Finished) {
             tracing::error!(%error, "worker.fault");
         }
         place
+    }
+
+    /// Notes how an attempt ended, for metrics and traces.
+    fn ended(&self, job: &Job, outcome: &'static str, took: Duration) {
+        let engine = self.engine.name();
+        telemetry::attempt_ended(engine, outcome, took);
+        traces::record(|| Span {
+            parent: Some(Where::of_job(job.id, 0)),
+            facts: vec![
+                ("kinora.request.id", Fact::Text(job.id.to_string().into())),
+                ("kinora.attempt", Fact::Number(job.attempt)),
+                ("kinora.engine", Fact::Text(engine.into())),
+                ("kinora.outcome", Fact::Text(outcome.into())),
+            ],
+            has_failed: outcome == "failed",
+            ..Span::ending_now(Where::of_job(job.id, job.attempt), Side::Consumer, "attempt", took)
+        });
     }
 
     /// One attempt, and where it failed, whether the place is to blame.
@@ -325,6 +345,7 @@ impl Worker {
         faults::hit(Point::Claimed)?;
         let input = self.input(job).await?;
         let spec = spec_of(job)?;
+        let rendering_began = Instant::now();
         let (worker, signals) = (self.clone(), signals.clone());
         let rendering = tokio::task::spawn_blocking({
             let spec = spec.clone();
@@ -332,11 +353,12 @@ impl Worker {
         });
         let (video, thumbnail, made) = rendering.await.map_err(|panic| WorkError::Crashed(said(panic)))??;
         faults::hit(Point::Staged)?;
+        let storing_began = Instant::now();
         let [video_key, thumbnail_key] = ArtifactKey::of_attempt(job.id, job.attempt);
         self.artifacts.commit(thumbnail, thumbnail_key, "image/jpeg").await?;
         self.artifacts.commit(video, video_key, "video/mp4").await?;
         faults::hit(Point::Uploaded)?;
-        self.measure(&made);
+        self.measure(job, &made, rendering_began.elapsed(), storing_began.elapsed());
         Ok(outcome(job, &spec, self.engine.name(), made))
     }
 
@@ -346,9 +368,17 @@ impl Worker {
         self.artifacts.read(key).await?.ok_or(WorkError::InputGone)
     }
 
-    fn measure(&self, made: &Produced) {
-        let engine = self.engine.name();
-        made.generated.stages.iter().for_each(|time| telemetry::stage(engine, time.stage, time.duration));
+    /// Notes the stages of a clip, which was begun and whose files began to be stored so long ago.
+    fn measure(&self, job: &Job, made: &Produced, began_ago: Duration, stored: Duration) {
+        let (engine, attempt) = (self.engine.name(), Where::of_job(job.id, job.attempt));
+        let mut ago = began_ago;
+        for time in &made.generated.stages {
+            telemetry::stage(engine, time.stage, time.duration);
+            // Their lengths are known, not when each began: they are shown one after the other.
+            trace_step(attempt, time.stage, ago, time.duration);
+            ago = ago.saturating_sub(time.duration);
+        }
+        trace_step(attempt, "store", stored, stored);
         telemetry::frames(engine, made.info.format.frames_count);
     }
 
@@ -368,6 +398,15 @@ impl Worker {
         thumbnail.file.write_all(&made.thumbnail_jpeg).map_err(WorkError::Staging)?;
         Ok((video, thumbnail, made))
     }
+}
+
+/// Tells of a part of a span that began so long ago.
+fn trace_step(of: Where, name: &'static str, ago: Duration, took: Duration) {
+    traces::record(|| {
+        let began = Span::ending_now(of.beside(), Side::Internal, name, ago).began;
+        let span = Span::ending_now(of.beside(), Side::Internal, name, took);
+        Span { parent: Some(of), began, ..span }
+    });
 }
 
 /// Returns when this job may have been cancelled.

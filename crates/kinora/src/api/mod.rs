@@ -9,6 +9,7 @@ mod metrics;
 mod models;
 mod origin;
 mod requests;
+mod traced;
 mod types;
 mod uploads;
 
@@ -178,8 +179,12 @@ async fn with_request_id(request: Request, next: Next) -> Response {
     let path = loggable_path(request.uri().path());
     let span = tracing::info_span!("http", request.id = id);
     let header = HeaderValue::from_str(&id).expect("a plain id is a header value");
+    let traced = traced::Traced::begin(&request);
     async move {
         let mut response = next.run(request).await;
+        if let Some(traced) = traced {
+            traced.end(&response);
+        }
         tracing::debug!(%method, path, status = response.status().as_u16(), "http.answered");
         telemetry::answered(response.status().as_u16());
         response.headers_mut().insert(REQUEST_ID_HEADER, header);

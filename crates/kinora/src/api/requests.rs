@@ -1,14 +1,15 @@
 //! Submit, status, list, cancel.
 
-use axum::Json;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::body::JsonObject;
 use super::origin::Origin;
+use super::traced::Accepts;
 use super::types::{Accepted, ErrorBody, ListQuery, MediaUrl, OutcomeBody, Record, RequestList, SubmitBody};
 use super::{ApiError, AppState, Caller};
 use crate::artifacts::{THUMBNAIL, VIDEO};
@@ -40,7 +41,7 @@ pub async fn submit(
     caller: Caller,
     origin: Origin,
     body: JsonObject,
-) -> Result<Json<Accepted>, ApiError> {
+) -> Result<(Extension<Accepts>, Json<Accepted>), ApiError> {
     let name = body.string("model")?;
     let model = models::canonical(name).ok_or_else(|| ApiError::no_such_model(name))?;
     let submission = parse_payload(body.0.get("payload"))?;
@@ -69,14 +70,15 @@ pub async fn submit(
     let job = submitted??;
     tracing::info!(job.id = %job.id, org.id = job.org_id, "job.queued");
     telemetry::submitted();
-    Ok(Json(Accepted {
+    let accepted = Accepted {
         request_id: job.id,
         model: job.model,
         status: job.status,
         created_at: seconds(job.created_at_ms),
         updated_at: seconds(job.updated_at_ms),
         queued_at: seconds(job.queued_at_ms),
-    }))
+    };
+    Ok((Extension(Accepts(job.id)), Json(accepted)))
 }
 
 /// Check a request's status.

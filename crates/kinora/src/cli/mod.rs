@@ -2,6 +2,7 @@
 
 mod animate;
 mod bench;
+mod collector;
 mod doctor;
 mod frames_out;
 mod gc;

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::collector::Collector;
 use super::gc::days;
 use super::storage::{Database, Files};
 use super::{Failure, runtime};
@@ -24,6 +25,7 @@ use crate::keys;
 use crate::models::{EngineChoice, MODEL};
 use crate::observe::{self, LogFormat};
 use crate::server::{Server, ServerSettings};
+use crate::traces;
 
 /// Serve the request-queue API, with a worker, on one data folder.
 ///
@@ -44,6 +46,8 @@ pub struct Serve {
     /// Address on which Prometheus may ask for /metrics; nowhere otherwise.
     #[arg(long, value_name = "ADDR:PORT", env = "KINORA_METRICS_LISTEN")]
     metrics_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    collector: Collector,
     /// Accept and answer, but make no videos.
     #[arg(long, env = "KINORA_NO_WORKER")]
     no_worker: bool,
@@ -119,6 +123,7 @@ impl Serve {
     async fn serve(self) -> Result<(), Failure> {
         let stop = CancellationToken::new();
         stop_on_signals(&stop)?;
+        self.collector.start()?;
         let opened = self.engine.load(None, self.workers_count()).map_err(|e| Failure::Usage(e.into()))?;
         let engine = opened.told();
         let name = engine.name();
@@ -126,6 +131,7 @@ impl Serve {
         let origin = self.public_url.clone().unwrap_or_else(|| format!("http://{}", server.address()));
         self.greet(&server, &origin, name).await?;
         server.run(stop).await?;
+        traces::stop().await;
         tracing::info!("server.stopped");
         Ok(())
     }

@@ -10,6 +10,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::collector::Collector;
 use super::serve::{running_max, stop_on_signals};
 use super::storage::Files;
 use super::{Failure, runtime};
@@ -18,6 +19,7 @@ use crate::jobs::{DatabaseUrl, JobStore, StoreSettings};
 use crate::models::{EngineChoice, MODEL};
 use crate::observe::{self, LogFormat};
 use crate::server;
+use crate::traces;
 use crate::worker::{self, Worker};
 
 /// Make videos for servers on other machines, from the queue in a PostgreSQL database and the files in a bucket.
@@ -37,6 +39,8 @@ pub struct WorkerCommand {
     /// Address on which Prometheus may ask for /metrics; nowhere otherwise.
     #[arg(long, value_name = "ADDR:PORT", env = "KINORA_METRICS_LISTEN")]
     metrics_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    collector: Collector,
     /// Videos made at the same time; one already uses every core.
     #[arg(long, value_name = "N", env = "KINORA_WORKERS", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: u32,
@@ -87,6 +91,7 @@ impl WorkerCommand {
     async fn work(self, url: &DatabaseUrl, bucket: &BucketSettings) -> Result<(), Failure> {
         let stop = CancellationToken::new();
         stop_on_signals(&stop)?;
+        self.collector.start()?;
         let staging = match &self.staging_dir {
             Some(folder) => tempfile::tempdir_in(folder),
             None => tempfile::tempdir(),
@@ -124,6 +129,7 @@ impl WorkerCommand {
         writeln!(std::io::stdout(), "working on {MODEL} with the engine {engine}")?;
         tracing::info!(model = MODEL, engine, workers_count = self.workers, "worker.started");
         tasks.wait().await;
+        traces::stop().await;
         tracing::info!("worker.stopped");
         Ok(())
     }

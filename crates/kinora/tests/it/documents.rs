@@ -125,13 +125,14 @@ fn markdown_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// What each module may import of ours. `ARCHITECTURE.md` explains why.
-const IMPORTS: [(&str, &[&str]); 24] = [
+const IMPORTS: [(&str, &[&str]); 25] = [
     ("clock", &[]),
     ("library", &[]),
     ("connections", &[]),
     ("observe", &[]),
     ("telemetry", &[]),
     ("settings", &[]),
+    ("traces", &["clock", "keys"]),
     ("faults", &[]),
     ("fetch", &[]),
     ("capability", &[]),
@@ -145,11 +146,33 @@ const IMPORTS: [(&str, &[&str]); 24] = [
     ("intake", &["artifacts", "capability", "clock", "fetch", "jobs", "submission"]),
     (
         "worker",
-        &["artifacts", "clock", "faults", "jobs", "keys", "models", "produce", "submission", "telemetry"],
+        &[
+            "artifacts",
+            "clock",
+            "faults",
+            "jobs",
+            "keys",
+            "models",
+            "produce",
+            "submission",
+            "telemetry",
+            "traces",
+        ],
     ),
     (
         "api",
-        &["artifacts", "capability", "clock", "intake", "jobs", "keys", "models", "submission", "telemetry"],
+        &[
+            "artifacts",
+            "capability",
+            "clock",
+            "intake",
+            "jobs",
+            "keys",
+            "models",
+            "submission",
+            "telemetry",
+            "traces",
+        ],
     ),
     ("sweep", &["artifacts", "jobs"]),
     ("retention", &["artifacts", "jobs", "telemetry"]),
@@ -188,6 +211,7 @@ const IMPORTS: [(&str, &[&str]); 24] = [
             "server",
             "settings",
             "submission",
+            "traces",
             "worker",
         ],
     ),

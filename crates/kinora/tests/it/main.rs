@@ -12,5 +12,6 @@ mod metrics;
 mod process;
 mod s3;
 mod server;
+mod traces;
 mod upgrade;
 mod wan;
