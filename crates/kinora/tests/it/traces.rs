@@ -35,10 +35,16 @@ mod with_a_collector {
 
     const PROMPT: &str = "a very private lighthouse";
 
-    /// Takes what is sent to it: the heads and the bodies.
+    /// A request as it came.
+    struct Sent {
+        head: String,
+        body: Vec<u8>,
+    }
+
+    /// Takes what is sent to it.
     struct Collector {
         url: String,
-        taken: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+        taken: Arc<Mutex<Vec<Sent>>>,
     }
 
     impl Collector {
@@ -58,11 +64,11 @@ mod with_a_collector {
 
         fn has_been_told(&self, bytes: &[u8]) -> bool {
             let taken = self.taken.lock().unwrap();
-            taken.iter().any(|(_, body)| body.windows(bytes.len()).any(|window| window == bytes))
+            taken.iter().any(|sent| sent.body.windows(bytes.len()).any(|window| window == bytes))
         }
     }
 
-    fn take(mut stream: TcpStream) -> (String, Vec<u8>) {
+    fn take(mut stream: TcpStream) -> Sent {
         let mut received = Vec::new();
         let mut buffer = [0; 4096];
         loop {
@@ -74,7 +80,7 @@ mod with_a_collector {
             if received.len() >= end + 4 + size.trim().parse::<usize>().unwrap() {
                 let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
                 stream.write_all(answer.as_bytes()).unwrap();
-                return (head, received.split_off(end + 4));
+                return Sent { head, body: received.split_off(end + 4) };
             }
         }
     }
@@ -117,7 +123,7 @@ mod with_a_collector {
             assert!(!collector.has_been_told(private.as_bytes()), "told of `{private}`");
         }
         let taken = collector.taken.lock().unwrap();
-        for (head, _) in taken.iter() {
+        for Sent { head, .. } in taken.iter() {
             assert!(
                 head.starts_with("post /v1/traces ") && head.contains("application/x-protobuf"),
                 "{head}"
