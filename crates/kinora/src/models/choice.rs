@@ -112,7 +112,7 @@ pub enum ChoiceError {
     NoModel,
     #[error(transparent)]
     Library(#[from] LibraryError),
-    #[error("the model cannot be used: {0}")]
+    #[error("the model cannot be used")]
     Model(#[from] WanError),
     #[error("{0}")]
     Memory(String),
