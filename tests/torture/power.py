@@ -25,7 +25,7 @@ from pathlib import Path
 
 import requests
 
-from durability import Caller, Ledger, check_records, check_store, settle
+from durability import Caller, Ledger, check_records, check_store, everything, settle
 from support.client import TERMINAL, Client
 from support.server import Server, binary, clean_environment, create_key
 
@@ -42,6 +42,8 @@ LIFE_S_PER_CUT = 0.1
 # Calls that are under way end within this after SIGSTOP, so that none is cut in two by the kill.
 STILL_S = 0.3
 ANSWER = b"HTTP/1.1 200 "
+# Of what waits after a cut, so much is worked off; the rest is cancelled, since more clips say no more of the disk.
+WORKED_OFF_COUNT = 12
 # How much of what was not synced survives: nothing, and two mixtures.
 SHARES = (0.0, 0.5, 0.9)
 # Whose syncs are left out, to see that it is noticed.
@@ -185,7 +187,9 @@ def judge(story: Story, cut: int, data: Path, settle_s: float) -> list[str]:
     try:
         key = story.key if story.key_line < cut else create_key(data, ORG)
         with Server(data, ARGUMENTS) as server:
-            records = settle(Client(server.url, key), ledger, settle_s)
+            client = Client(server.url, key)
+            lighten(client, ledger)
+            records = settle(client, ledger, settle_s)
             check_records(records, ledger)
         check_store(data, records, ledger.problems)
         failed = [record for record in records if record["status"] == "failed"]
@@ -193,6 +197,18 @@ def judge(story: Story, cut: int, data: Path, settle_s: float) -> list[str]:
     except (RuntimeError, AssertionError, TimeoutError, requests.RequestException) as error:
         ledger.problems.append(str(error)[:500])
     return ledger.problems
+
+
+def lighten(client: Client, ledger: Ledger) -> None:
+    """Cancels most of what waits, the newest first."""
+    waiting = [record["request_id"] for record in everything(client) if record["status"] == "queued"]
+    for request_id in waiting[:-WORKED_OFF_COUNT]:
+        answer = client.call("DELETE", f"/requests/{request_id}")
+        if answer.status_code == 200:
+            ledger.cancelled_ok.add(request_id)
+        # 409: it has ended meanwhile.
+        elif answer.status_code != 409:
+            ledger.problems.append(f"{request_id} waits, and its cancel is answered {answer.status_code}")
 
 
 def cuts_of(story: Story, count: int, choice: random.Random) -> list[int]:
