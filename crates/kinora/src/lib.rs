@@ -1,5 +1,6 @@
 //! The product: command line, API, queue and worker around the engines.
 
+mod allocator;
 pub mod api;
 pub mod artifacts;
 pub mod capability;

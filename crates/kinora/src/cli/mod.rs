@@ -91,6 +91,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 /// Runs the program.
 #[expect(clippy::print_stderr, reason = "the command line's last word")]
 pub fn main() -> ExitCode {
+    crate::allocator::bound_arenas();
     let arguments: Vec<_> = std::env::args_os().collect();
     let command = match command_with_file(&arguments) {
         Ok(command) => command,
