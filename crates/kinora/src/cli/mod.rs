@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use crate::allocator::bound_arenas;
 use crate::settings;
 
 /// What scripts can tell apart. 2 is clap's own, for wrong usage.
@@ -91,7 +92,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 /// Runs the program.
 #[expect(clippy::print_stderr, reason = "the command line's last word")]
 pub fn main() -> ExitCode {
-    crate::allocator::bound_arenas();
+    bound_arenas();
     let arguments: Vec<_> = std::env::args_os().collect();
     let command = match command_with_file(&arguments) {
         Ok(command) => command,

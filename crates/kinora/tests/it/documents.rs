@@ -125,7 +125,8 @@ fn markdown_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// What each module may import of ours. `ARCHITECTURE.md` explains why.
-const IMPORTS: [(&str, &[&str]); 25] = [
+const IMPORTS: [(&str, &[&str]); 26] = [
+    ("allocator", &[]),
     ("clock", &[]),
     ("library", &[]),
     ("connections", &[]),
@@ -196,6 +197,7 @@ const IMPORTS: [(&str, &[&str]); 25] = [
     (
         "cli",
         &[
+            "allocator",
             "api",
             "artifacts",
             "clock",
