@@ -88,8 +88,14 @@ impl Target {
 
 #[cfg(feature = "cuda")]
 fn open_cuda(number: usize, products: Products) -> Result<Device, WanError> {
-    let device = Device::new_cuda(number)
-        .map_err(|error| WanError::Device(format!("the device cuda:{number} cannot be used: {error}")))?;
+    let device = Device::new_cuda(number).map_err(|error| {
+        // Where backtraces are asked for, the library's errors go on with one.
+        let told = error.to_string();
+        let reason = told.lines().next().unwrap_or_default();
+        WanError::Device(format!(
+            "the device cuda:{number} cannot be used: {reason}; `nvidia-smi` lists what the driver knows, counted from 0"
+        ))
+    })?;
     // With bf16 asked for, what is multiplied in f32 (scores and what they weigh, for the most part) may go through tensor
     // cores, which take 10 bits of it: more than bf16 has, over the same range.
     candle_core::cuda::set_gemm_reduced_precision_f32(products == Products::Bf16);
@@ -125,9 +131,14 @@ pub struct DeviceMemory {
 }
 
 impl DeviceMemory {
+    /// What a clip takes, in all.
+    pub fn wanted_bytes(needs: &Needs) -> u64 {
+        needs.weights_bytes.saturating_add(needs.working_bytes).saturating_add(LIBRARIES_BYTES)
+    }
+
     /// Refuses a clip that does not fit.
     pub fn check(self, needs: &Needs, products: Products) -> Result<(), WanError> {
-        let wanted = needs.weights_bytes + needs.working_bytes + LIBRARIES_BYTES;
+        let wanted = Self::wanted_bytes(needs);
         if wanted <= self.free_bytes {
             return Ok(());
         }

@@ -24,4 +24,4 @@ pub mod weights;
 
 pub use engine::WanEngine;
 pub use error::{Cancel, WanError, go_on};
-pub use pipeline::{Needs, Settings};
+pub use pipeline::{Needs, Settings, needs};

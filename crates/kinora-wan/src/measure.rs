@@ -68,7 +68,7 @@ pub fn measure(
             let shape = (1, vae.latent_channels(), 1, height, width);
             let latent = Tensor::randn(0f32, 1f32, shape, &target.device)?;
             let mut decoder = vae.decoder(None)?;
-            decoder.push(&latent, &|| false)?;
+            // What warms up is the clip's first latent frame, of a quarter of the work.
             repeat(rounds, target, ready, || decoder.push(&latent, &|| false).map(drop))
         }
         Piece::Text(tokens) => {

@@ -480,11 +480,17 @@ impl Pipeline {
 /// Opens `folder` with `settings`.
 pub fn open(folder: &Path, target: Target, settings: Settings) -> Result<Pipeline, WanError> {
     if let Some(memory) = target.memory()? {
-        // On the CPU, where opening copies nothing, so that what does not fit is told at once.
-        let model = Model::open_adapted(folder, Target::cpu_f32(), &settings.loras)?;
-        let needs = Pipeline::new(model, settings.clone())?.needs_by(target.ops)?;
-        memory.check(&needs, target.ops.products)?;
+        // So that what does not fit is told at once.
+        memory.check(&needs(folder, &target, &settings)?, target.ops.products)?;
     }
     let model = Model::open_adapted(folder, target, &settings.loras)?;
     Pipeline::new(model, settings)
+}
+
+/// What a clip of the model in `folder` takes where `target` computes, once everything of it was checked.
+///
+/// The model is opened on the CPU, so nothing is copied.
+pub fn needs(folder: &Path, target: &Target, settings: &Settings) -> Result<Needs, WanError> {
+    let model = Model::open_adapted(folder, Target::cpu_f32(), &settings.loras)?;
+    Pipeline::new(model, settings.clone())?.needs_by(target.ops)
 }

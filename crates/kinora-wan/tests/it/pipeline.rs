@@ -234,6 +234,21 @@ fn a_seed_repeats_a_clip_and_another_does_not() {
 }
 
 #[test]
+fn a_prompt_that_was_read_is_not_read_again() {
+    let copy = Copy::new("read");
+    let engine = WanEngine::open(&copy.0, Target::cpu_f32(), small()).unwrap();
+    let clip = |prompt: &str| {
+        let spec = GenerateSpec { prompt: prompt.to_owned(), ..GenerateSpec::default() };
+        let mut frames = Frames::default();
+        engine.generate(&spec, &still("ti2v", "a"), &mut frames, &Watch::default()).map(|_| frames.0)
+    };
+    let first = clip("a boat drifts").unwrap();
+    std::fs::remove_dir_all(copy.0.join("text_encoder")).unwrap();
+    assert_eq!(clip("a boat drifts").unwrap(), first, "prompt and what to avoid are remembered");
+    assert!(clip("a boat sinks").is_err(), "another prompt needs the encoder");
+}
+
+#[test]
 fn a_cancel_ends_the_work_within_a_step_or_a_frame() {
     let engine = WanEngine::open(&model("ti2v"), Target::cpu_f32(), small()).unwrap();
     for at in [("text", 0), ("image", 0), ("denoise", 1), ("decode", 1)] {

@@ -135,6 +135,32 @@ fn bad_requests_are_told_and_cancelling_stops() {
 }
 
 #[test]
+fn a_cancel_is_heard_within_a_tile() {
+    let vae = load(&model("ti2v").join("vae"));
+    let scale = vae.spatial_scale();
+    let latent = Tensor::zeros((1, vae.latent_channels(), 1, 3, 6), DType::F32, &Device::Cpu).unwrap();
+    let asked_until = |limit: usize, tile: Option<usize>| {
+        let asked = std::cell::Cell::new(0);
+        let cancel = || {
+            asked.set(asked.get() + 1);
+            asked.get() > limit
+        };
+        let result = vae.decoder(tile).unwrap().push(&latent, &cancel);
+        (result.map(drop), asked.get())
+    };
+    let (whole, in_frame) = asked_until(usize::MAX, None);
+    let (tiled, in_tiles) = asked_until(usize::MAX, Some(4 * scale));
+    whole.and(tiled).unwrap();
+    // Three layers to a level at least, whatever the size, and once more before each of the two tiles.
+    assert!(in_frame > 6 && in_tiles == 2 * (in_frame + 1), "asked {in_frame} and {in_tiles} times");
+    for limit in [0, 1, in_frame / 2, in_frame, in_tiles - 1] {
+        let (result, asked) = asked_until(limit, Some(4 * scale));
+        assert!(matches!(result, Err(WanError::Cancelled)), "{limit}: {result:?}");
+        assert_eq!(asked, limit + 1, "nothing is done after");
+    }
+}
+
+#[test]
 fn a_configuration_that_does_not_fit_is_told() {
     let text = std::fs::read_to_string(model("i2v").join("vae/config.json")).unwrap();
     for (from, to, problem) in [

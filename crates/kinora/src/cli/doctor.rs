@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use kinora_wan::device::{DeviceName, Target};
+use kinora_wan::device::{DeviceMemory, DeviceName, Target};
 use kinora_wan::picture::Size;
-use kinora_wan::{Settings, WanEngine};
+use kinora_wan::{Needs, Settings, WanError, needs};
 use serde_json::{Value, json};
 
 use super::Failure;
@@ -16,7 +16,8 @@ use crate::models::{Dtype, Fit, gigabytes, parse_size};
 
 /// Say what this machine offers the engines, whether a model is complete, and whether a clip of it fits into memory.
 ///
-/// Fails when the model cannot be used or the clip does not fit. Nothing is computed, so it is quick for any model.
+/// Fails when the device or the model cannot be used, or the clip does not fit. Nothing is computed or copied to a device,
+/// so it is quick for any model.
 #[derive(Debug, Args)]
 pub struct Doctor {
     /// Wan2.2 model to check, every file, name and shape: a name from `kinora models list`, or a folder.
@@ -33,6 +34,9 @@ pub struct Doctor {
     /// Type of the numbers that would be multiplied.
     #[arg(long, value_name = "TYPE", env = "KINORA_DTYPE", value_enum, default_value = "f32")]
     dtype: Dtype,
+    /// Where that clip would be computed: cpu, cuda for the first NVIDIA GPU, or cuda:N.
+    #[arg(long, value_name = "DEVICE", env = "KINORA_DEVICE", default_value = "cpu")]
+    device: DeviceName,
     /// Squares that its frames would be decoded in.
     #[arg(long, value_name = "PX", env = "KINORA_VAE_TILE", value_parser = clap::value_parser!(u32).range(64..=8192))]
     vae_tile: Option<u32>,
@@ -47,22 +51,26 @@ pub struct Doctor {
 impl Doctor {
     pub fn run(self) -> Result<(), Failure> {
         let folder = self.model.as_deref().map(|named| self.library.find(named)).transpose()?;
-        let model = folder.as_deref().map(|folder| (folder, self.check(folder)));
+        let opened = Opened::new(self.device, self.dtype);
+        let model = match (folder.as_deref(), &opened.state) {
+            (Some(folder), Ok((target, memory))) => Some((folder, self.check(folder, target, *memory))),
+            // Whether a clip fits into a device that cannot be used is no question.
+            _ => None,
+        };
         let mut stdout = std::io::stdout();
         if self.json {
-            writeln!(stdout, "{}", self.report(model.as_ref()))?;
+            writeln!(stdout, "{}", report(&opened, model.as_ref()))?;
         } else {
-            write!(stdout, "{}", lines(model.as_ref()))?;
+            write!(stdout, "{}", lines(&opened, model.as_ref()))?;
         }
-        match model {
-            Some((_, Checked { problem: Some(problem), .. })) => {
-                Err(Failure::Other(anyhow::anyhow!(problem)))
-            }
-            _ => Ok(()),
-        }
+        let problem = match (opened.state, model) {
+            (Err(error), _) => Some(error.to_string()),
+            (Ok(_), model) => model.and_then(|(_, checked)| checked.problem),
+        };
+        problem.map_or(Ok(()), |problem| Err(Failure::Other(anyhow::anyhow!(problem))))
     }
 
-    fn check(&self, folder: &Path) -> Checked {
+    fn check(&self, folder: &Path, target: &Target, memory: Option<DeviceMemory>) -> Checked {
         let count = |number: Option<u32>| number.map(|number| number as usize);
         let settings = Settings {
             size: self.size,
@@ -70,35 +78,70 @@ impl Doctor {
             vae_tile: count(self.vae_tile),
             ..Settings::default()
         };
-        let target = Target::open(DeviceName::Cpu, self.dtype.products());
-        let opened = target.and_then(|target| WanEngine::open(folder, target, settings));
-        let fit = opened.and_then(|engine| {
-            Ok(Fit { needs: engine.needs()?, clips_count: self.workers, memory: Memory::read() })
+        let room = needs(folder, target, &settings).map(|needs| match memory {
+            Some(memory) => Room::Device { needs, memory, dtype: self.dtype },
+            None => Room::Machine(Fit { needs, clips_count: self.workers, memory: Memory::read() }),
         });
-        let (problem, fit) = match fit {
-            Ok(fit) => (fit.problem(), Some(fit)),
+        let (problem, room) = match room {
+            Ok(room) => (room.problem(), Some(room)),
             Err(error) => (Some(error.to_string()), None),
         };
-        Checked { size_bytes: size_of(folder), problem, fit }
-    }
-
-    fn report(&self, model: Option<&(&Path, Checked)>) -> Value {
-        let memory = Memory::read();
-        json!({
-            "cores": cores(), "vectors": vectors(), "memory_total_bytes": memory.map(|m| m.total_bytes),
-            "memory_available_bytes": memory.map(|m| m.available_bytes), "nvidia_driver": nvidia_driver(),
-            "nvidia_gpus": nvidia_gpus(Path::new(NVIDIA_GPUS)), "cuda": cfg!(feature = "cuda"),
-            "model": model.map(|(folder, checked)| json!({
-                "folder": folder, "size_bytes": checked.size_bytes, "problem": checked.problem,
-                "working_bytes": checked.fit.map(|fit| fit.working_bytes()),
-                "weights_bytes": checked.fit.map(|fit| fit.needs.weights_bytes),
-                "memory": checked.fit.map(|fit| fit.remark()),
-            })),
-        })
+        Checked { size_bytes: size_of(folder), problem, room }
     }
 }
 
-fn lines(model: Option<&(&Path, Checked)>) -> String {
+/// The device that was asked for, and what came of opening it.
+struct Opened {
+    name: DeviceName,
+    /// With its memory, where that is not the machine's.
+    state: Result<(Target, Option<DeviceMemory>), WanError>,
+}
+
+impl Opened {
+    fn new(name: DeviceName, dtype: Dtype) -> Self {
+        let state = Target::open(name, dtype.products()).and_then(|target| {
+            let memory = target.memory()?;
+            Ok((target, memory))
+        });
+        Self { name, state }
+    }
+
+    fn memory(&self) -> Option<DeviceMemory> {
+        self.state.as_ref().ok().and_then(|(_, memory)| *memory)
+    }
+
+    /// What is said of it in a line; nothing of the processor.
+    fn line(&self) -> Option<String> {
+        match &self.state {
+            Err(_) => Some(format!("{} cannot be used", self.name)),
+            Ok((_, memory)) => memory.map(|DeviceMemory { free_bytes, total_bytes }| {
+                format!("{}, {} of {} free", self.name, gigabytes(free_bytes), gigabytes(total_bytes))
+            }),
+        }
+    }
+}
+
+fn report(opened: &Opened, model: Option<&(&Path, Checked)>) -> Value {
+    let memory = Memory::read();
+    let device = opened.memory();
+    json!({
+        "cores": cores(), "vectors": vectors(), "memory_total_bytes": memory.map(|m| m.total_bytes),
+        "memory_available_bytes": memory.map(|m| m.available_bytes), "nvidia_driver": nvidia_driver(),
+        "nvidia_gpus": nvidia_gpus(Path::new(NVIDIA_GPUS)), "cuda": cfg!(feature = "cuda"),
+        "device": {
+            "name": opened.name.to_string(), "problem": opened.state.as_ref().err().map(WanError::to_string),
+            "memory_free_bytes": device.map(|m| m.free_bytes), "memory_total_bytes": device.map(|m| m.total_bytes),
+        },
+        "model": model.map(|(folder, checked)| json!({
+            "folder": folder, "size_bytes": checked.size_bytes, "problem": checked.problem,
+            "working_bytes": checked.room.map(|room| room.working_bytes()),
+            "weights_bytes": checked.room.map(|room| room.needs().weights_bytes),
+            "memory": checked.room.map(|room| room.remark()),
+        })),
+    })
+}
+
+fn lines(opened: &Opened, model: Option<&(&Path, Checked)>) -> String {
     let memory = Memory::read().map_or_else(
         || "not known on this system".to_owned(),
         |m| format!("{} of {} free", gigabytes(m.available_bytes), gigabytes(m.total_bytes)),
@@ -120,14 +163,17 @@ fn lines(model: Option<&(&Path, Checked)>) -> String {
         cores(),
         vectors()
     );
+    if let Some(line) = opened.line() {
+        lines += &format!("device     {line}\n");
+    }
     if let Some((folder, checked)) = model {
-        let state = match &checked.fit {
+        let state = match &checked.room {
             Some(_) => "complete: every file, name and shape fits",
             None => "cannot be used",
         };
         lines += &format!("model      {}, {}, {state}\n", folder.display(), gigabytes(checked.size_bytes));
-        if let Some(fit) = &checked.fit {
-            lines += &format!("clip       {}\n", fit.remark());
+        if let Some(room) = &checked.room {
+            lines += &format!("clip       {}\n", room.remark());
         }
     }
     lines
@@ -138,7 +184,54 @@ struct Checked {
     size_bytes: u64,
     problem: Option<String>,
     /// Of a model that is complete.
-    fit: Option<Fit>,
+    room: Option<Room>,
+}
+
+/// What a clip needs beside what there is.
+#[derive(Clone, Copy)]
+enum Room {
+    Machine(Fit),
+    Device { needs: Needs, memory: DeviceMemory, dtype: Dtype },
+}
+
+impl Room {
+    fn needs(&self) -> Needs {
+        match self {
+            Self::Machine(fit) => fit.needs,
+            Self::Device { needs, .. } => *needs,
+        }
+    }
+
+    fn working_bytes(&self) -> u64 {
+        match self {
+            Self::Machine(fit) => fit.working_bytes(),
+            Self::Device { needs, .. } => needs.working_bytes,
+        }
+    }
+
+    fn problem(&self) -> Option<String> {
+        match self {
+            Self::Machine(fit) => fit.problem(),
+            Self::Device { needs, memory, dtype } => {
+                memory.check(needs, dtype.products()).err().map(|error| error.to_string())
+            }
+        }
+    }
+
+    fn remark(&self) -> String {
+        match self {
+            Self::Machine(fit) => fit.remark(),
+            Self::Device { needs, .. } => self.problem().unwrap_or_else(|| {
+                format!(
+                    "a clip of {}x{} and {} frames fits: about {} with weights and libraries",
+                    needs.size.width_px,
+                    needs.size.height_px,
+                    needs.frames,
+                    gigabytes(DeviceMemory::wanted_bytes(needs)),
+                )
+            }),
+        }
+    }
 }
 
 /// Bytes of all files below `folder` that can be read.
@@ -198,7 +291,25 @@ fn nvidia_driver() -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::nvidia_gpus;
+    use super::*;
+
+    #[test]
+    fn a_clip_on_a_device_is_measured_against_the_devices_memory() {
+        const GB: u64 = 1_000_000_000;
+        let size = Size { width_px: 1280, height_px: 704 };
+        let needs =
+            Needs { size, frames: 121, stage: "denoise", working_bytes: 5 * GB, weights_bytes: 13 * GB };
+        let room = |free_gb| Room::Device {
+            needs,
+            memory: DeviceMemory { free_bytes: free_gb * GB, total_bytes: 24 * GB },
+            dtype: Dtype::Bf16,
+        };
+        assert_eq!(room(20).problem(), None);
+        let fits = room(20).remark();
+        assert!(fits.contains("1280x704 and 121 frames fits: about 19.1 GB"), "{fits}");
+        let problem = room(19).problem().unwrap();
+        assert!(problem.contains("19.0 GB of 24.0 GB are free") && room(19).remark() == problem, "{problem}");
+    }
 
     #[test]
     fn gpus_are_named_as_the_driver_lists_them() {

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ struct Repository {
     /// Where bytes really come from.
     store: Option<SocketAddr>,
     has_authorization_anywhere_else: Mutex<bool>,
+    /// What the listing adds to the size of weights.
+    swollen_bytes: AtomicU64,
 }
 
 struct TestHub {
@@ -162,7 +165,8 @@ async fn tree(
         if path.ends_with(".safetensors") || path.ends_with(".gguf") {
             let sha256: String = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
             entry["oid"] = "pointer".into();
-            entry["lfs"] = serde_json::json!({"oid": sha256, "size": body.len(), "pointerSize": 134});
+            let size_bytes = body.len() as u64 + repository.swollen_bytes.load(Ordering::Relaxed);
+            entry["lfs"] = serde_json::json!({"oid": sha256, "size": size_bytes, "pointerSize": 134});
         } else {
             let blob = [format!("blob {}\0", body.len()).as_bytes(), body].concat();
             let sha1: String =
@@ -406,6 +410,19 @@ async fn what_does_not_pass_is_said_at_once() {
     assert_eq!(test.library().find(Path::new("some/folder")).unwrap(), Path::new("some/folder"));
     assert!(matches!(test.library().verify(card, |_| {}), Err(LibraryError::Absent(_))));
     assert!(!test.library().remove(card).unwrap());
+}
+
+#[tokio::test]
+async fn a_disk_that_is_too_small_is_said_before_anything_is_fetched() {
+    let test = TestHub::new(&[]).await;
+    test.repository.swollen_bytes.store(1 << 60, Ordering::Relaxed);
+    let error = test.pull().await.0.unwrap_err();
+    assert!(
+        matches!(error, PullError::DiskTooSmall { needed_bytes, .. } if needed_bytes > 1 << 60),
+        "{error}"
+    );
+    assert!(error.to_string().contains("more on the disk"), "{error}");
+    assert!(test.asked().is_empty(), "{:?}", test.asked());
 }
 
 #[test]

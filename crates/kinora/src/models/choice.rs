@@ -65,7 +65,7 @@ pub struct EngineChoice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
     F32,
-    /// Half the width: about 1.5 times as fast on processors with AVX-512 BF16, coarser everywhere.
+    /// Half the width: 1.2 to 2 times as fast on processors with AVX-512 BF16, slower on others, coarser everywhere.
     Bf16,
 }
 

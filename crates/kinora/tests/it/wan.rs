@@ -10,6 +10,7 @@ use kinora_wan::{Settings, WanEngine};
 use serde_json::json;
 
 use crate::cli::kinora;
+use crate::process::Process;
 use crate::server::{BASE, TestServer, picture_bytes};
 
 fn model() -> PathBuf {
@@ -60,6 +61,40 @@ async fn a_cancel_amid_the_steps_frees_the_engine_within_one() {
     assert!(started.elapsed() < Duration::from_secs(2), "the engine went on for {:?}", started.elapsed());
     assert_eq!(server.finished(&second).await["status"], "success");
     assert_eq!(server.record(&first).await["outcome"], json!(null));
+}
+
+#[test]
+fn a_crash_amid_the_steps_returns_the_job() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model();
+    let variables = |steps| {
+        [
+            ("KINORA_ENGINE", "wan"),
+            ("KINORA_MODEL", model.to_str().unwrap()),
+            ("KINORA_SIZE", "128x128"),
+            ("KINORA_FRAMES", "9"),
+            ("KINORA_STEPS", steps),
+        ]
+    };
+    let mut first = Process::start_with(folder.path(), &variables("150"), None);
+    let id = first.submit("5");
+    let started = Instant::now();
+    loop {
+        let record = first.record(&id);
+        let (stage, done) = (&record["progress"]["stage"], record["progress"]["done"].as_u64());
+        if stage == "denoise" && done > Some(0) {
+            break;
+        }
+        assert!(record["status"] != "success" && started.elapsed() < Duration::from_secs(60), "{record}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    first.signal(rustix::process::Signal::KILL);
+    let second = Process::start_with(folder.path(), &variables("2"), Some(&first.key));
+    let record = second.until(&id, &["success", "failed"]);
+    assert_eq!((&record["status"], &record["outcome"]["engine"]), (&json!("success"), &json!("wan")));
+    let attempts = std::fs::read_dir(folder.path().join("outputs").join(&id)).unwrap();
+    let names: Vec<_> = attempts.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["2"], "the second attempt made the clip");
 }
 
 #[test]
@@ -126,6 +161,33 @@ fn doctor_tells_a_whole_model_from_a_broken_one() {
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!(output.status.code(), Some(1), "{told}{error}");
     assert!(told.contains("cannot be used") && error.contains("scheduler_config.json"), "{told}{error}");
+}
+
+#[test]
+fn doctor_tells_whether_a_device_can_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model();
+    let run = |flags: &[&str]| {
+        let output =
+            kinora(folder.path(), &[&["doctor", "--model", model.to_str().unwrap()], flags].concat());
+        let (told, error) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        (output.status.code(), told, error)
+    };
+    let (code, told, _) = run(&["--device", "cpu", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(
+        (code, &report["device"]["name"], &report["device"]["problem"]),
+        (Some(0), &json!("cpu"), &json!(null))
+    );
+    // No machine has a hundredth GPU, whatever the build.
+    let (code, told, error) = run(&["--device", "cuda:99"]);
+    assert_eq!(code, Some(1), "{told}{error}");
+    assert!(told.contains("device     cuda:99 cannot be used") && !told.contains("clip"), "{told}");
+    assert_eq!(error.matches("the device cuda:99 cannot be used").count(), 1, "{error}");
+    let (code, told, _) = run(&["--device", "cuda:99", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert!(code == Some(1) && report["device"]["problem"].as_str().unwrap().contains("cuda:99"), "{report}");
 }
 
 /// A copy of the tiny model whose clips may be as long as one likes.
