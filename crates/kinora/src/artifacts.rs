@@ -23,6 +23,8 @@ use uuid::Uuid;
 
 use crate::keys::random_bytes;
 
+#[cfg(test)]
+pub use bucket::tests::bucket as bucket_that_answers;
 pub use bucket::{Bucket, BucketError, BucketSettings, BucketUrl};
 pub use folder::{DataDirLock, DataFolder, Staged};
 

@@ -1,22 +1,19 @@
-//! The model that is served, and by which engine.
+//! The models that are served, and by which engines.
 
 mod choice;
 mod fit;
+mod names;
 
 use clap::ValueEnum;
-use kinora_engine::{Engine, EngineError, GenerateSpec, Monitor, MotionEngine, Picture};
+use kinora_engine::{Engine, EngineError, GenerateSpec, Monitor, MotionEngine, PatternEngine, Picture};
 use serde_json::{Value, json};
 
 pub use choice::{ChoiceError, Dtype, EngineChoice, Opened, parse_size};
 pub use fit::{Fit, gigabytes};
+pub use names::{ModelNames, ServeAs};
 
 /// The hosted model's name, served for compatibility; Kinora is not affiliated with its makers.
 pub const MODEL: &str = "Kling-Image2Video-V2.1-Standard";
-
-/// The canonical form of a served model's name, whose case does not matter.
-pub fn canonical(name: &str) -> Option<&'static str> {
-    MODEL.eq_ignore_ascii_case(name).then_some(MODEL)
-}
 
 /// What computes the frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -31,6 +28,17 @@ pub enum EngineName {
 }
 
 impl EngineName {
+    /// What it does, in a sentence.
+    fn about(self) -> &'static str {
+        match self {
+            Self::Motion => MotionEngine.description(),
+            Self::Wan => {
+                "A video diffusion transformer of the Wan2.2 kind, computed from the weights its owner chose."
+            }
+            Self::Pattern => PatternEngine.description(),
+        }
+    }
+
     /// What the engine makes of words and picture, without rendering; `None` where it does not say.
     pub fn explain(
         self,
@@ -68,21 +76,63 @@ pub fn parameters() -> Value {
     ])
 }
 
-/// How to use the model, in Markdown, with a plain word on what answers here.
-pub fn detailed_description(engine: &dyn Engine) -> String {
+/// What the engines behind a model do, by their names; of this process's own, in its own words.
+#[derive(Debug)]
+pub struct Behind<'a> {
+    pub engines: &'a [String],
+    pub own: Option<&'a dyn Engine>,
+}
+
+impl Behind<'_> {
+    /// Their names, in a sentence's words.
+    pub fn names(&self) -> String {
+        match self.engines {
+            [] => "no engine at the moment, since no worker is there".to_owned(),
+            [name] => format!("Kinora's engine `{name}`"),
+            names => format!("Kinora's engines `{}`", names.join("` and `")),
+        }
+    }
+
+    fn abilities(&self) -> String {
+        let about = |name: &String| match self.own.filter(|own| own.name() == name) {
+            Some(own) => own.description(),
+            None => EngineName::from_str(name, false).map_or("", EngineName::about),
+        };
+        self.engines.iter().map(about).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Whether a name is the hosted model's, which is answered to for compatibility.
+fn is_hosted(model: &str) -> bool {
+    model == MODEL
+}
+
+/// One sentence on a model.
+pub fn brief_description(model: &str, behind: &Behind<'_>) -> String {
+    let but = if is_hosted(model) { ", not by the hosted model" } else { "" };
+    format!("Makes a video from a reference image, served by {}{but}.", behind.names())
+}
+
+/// How to use a model, in Markdown, with a plain word on what answers here.
+pub fn detailed_description(model: &str, behind: &Behind<'_>) -> String {
+    let hosted = if is_hosted(model) {
+        "This is not the hosted model: Kinora serves its request queue under its name so that existing clients \
+         work unchanged, and is not affiliated with its makers.\n\n"
+    } else {
+        ""
+    };
     format!(
-        "# {MODEL}\n\n\
-         Makes a video from a reference image, on this machine, by the engine `{name}`. {what}\n\n\
-         This is not the hosted model: Kinora serves its request queue under its name so that existing clients \
-         work unchanged, and is not affiliated with its makers.\n\n\
+        "# {model}\n\n\
+         Makes a video from a reference image, on the owner's machines, by {engines}. {what}\n\n\
+         {hosted}\
          ## Usage\n\n\
          Submit with `POST requests` and a body like \
-         `{{\"model\": \"{MODEL}\", \"payload\": {{\"image\": \"https://…\", \"prompt\": \"slow push in\"}}}}`, \
+         `{{\"model\": \"{model}\", \"payload\": {{\"image\": \"https://…\", \"prompt\": \"slow push in\"}}}}`, \
          then poll `GET requests/{{request_id}}` until `status` is `success`, `failed` or `cancelled`. \
          The video's address stands in `outcome.video_url` and `outcome.media_urls[0].url`.\n\n\
          Pictures are JPEG or PNG, at most 10 MB, at least 300 pixels in width and height, with an aspect ratio \
          from 1:2.5 to 2.5:1.\n",
-        name = engine.name(),
-        what = engine.description(),
+        engines = behind.names(),
+        what = behind.abilities(),
     )
 }

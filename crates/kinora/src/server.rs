@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, App, KeyRing, MediaDelivery, Origin};
+use crate::api::{self, App, Here, KeyRing, MediaDelivery, Origin};
 use crate::artifacts::{Artifacts, Bucket, BucketSettings, DataDirLock};
 use crate::capability::Signer;
 use crate::clock;
@@ -19,6 +19,7 @@ use crate::connections::{self, Limits};
 use crate::fetch::{FetchPolicy, Fetcher};
 use crate::intake::Intake;
 use crate::jobs::{DatabaseUrl, JobStore, StoreSettings};
+use crate::models::ModelNames;
 use crate::retention::Retention;
 use crate::sweep::sweep_outputs;
 use crate::telemetry;
@@ -37,6 +38,8 @@ pub struct ServerSettings {
     pub metrics_listen: Option<SocketAddr>,
     pub public_url: Option<String>,
     pub engine: Arc<dyn Engine>,
+    /// Which models requests may ask for.
+    pub names: ModelNames,
     pub workers_count: u32,
     pub fetch: FetchPolicy,
     pub store: StoreSettings,
@@ -115,7 +118,12 @@ impl Server {
             tasks.spawn(self.worker().run(stop.clone()));
         }
         if let Some(listener) = self.metrics_listener.take() {
-            tasks.spawn(serve_metrics(listener, self.store.clone(), stop.clone()));
+            let here = Here {
+                names: self.settings.names.clone(),
+                engine: self.settings.engine.name(),
+                workers_count: self.settings.workers_count,
+            };
+            tasks.spawn(serve_metrics(listener, self.store.clone(), here, stop.clone()));
         }
         tasks.close();
         let router = api::router(self.app(stop.clone())?);
@@ -138,6 +146,7 @@ impl Server {
             store: self.store.clone(),
             artifacts: self.artifacts.clone(),
             engine: self.settings.engine.clone(),
+            names: self.settings.names.clone(),
             worker_id: worker::new_id(),
             lease: self.settings.lease,
             grace: self.settings.grace,
@@ -153,7 +162,8 @@ impl Server {
         let fetcher = Fetcher::new(self.settings.fetch.clone());
         Ok(App {
             intake: Intake::new(self.store.clone(), self.artifacts.clone(), signer, fetcher),
-            engine: self.settings.engine.clone(),
+            engine: (self.settings.workers_count > 0).then(|| self.settings.engine.clone()),
+            names: self.settings.names.clone(),
             public: self.settings.public_url.as_deref().map(Origin::new),
             listen: self.address.to_string(),
             media_delivery: self.settings.media_delivery,
@@ -171,8 +181,8 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Answers Prometheus until `stop`.
-pub async fn serve_metrics(listener: TcpListener, store: JobStore, stop: CancellationToken) {
-    let answering = axum::serve(listener, api::metrics_router(store)).into_future();
+pub async fn serve_metrics(listener: TcpListener, store: JobStore, here: Here, stop: CancellationToken) {
+    let answering = axum::serve(listener, api::metrics_router(store, here)).into_future();
     tokio::select! {
         served = answering => if let Err(error) = served {
             tracing::error!(%error, "metrics.serving_failed");

@@ -13,6 +13,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 const QUEUE_JOBS: &str = "kinora_queue_jobs";
 const QUEUE_OLDEST: &str = "kinora_queue_oldest_seconds";
 const WORKERS: &str = "kinora_workers";
+const OWN_WORKERS: &str = "kinora_own_workers";
 const SUBMITTED: &str = "kinora_jobs_submitted_total";
 const REFUSED: &str = "kinora_jobs_refused_total";
 const ATTEMPTS_ENDED: &str = "kinora_attempts_ended_total";
@@ -52,7 +53,8 @@ pub fn start() -> PrometheusHandle {
 fn describe() {
     describe_gauge!(QUEUE_JOBS, "Requests that have not ended, by model and status");
     describe_gauge!(QUEUE_OLDEST, "Age of the oldest request that waits");
-    describe_gauge!(WORKERS, "Workers seen lately, by model");
+    describe_gauge!(WORKERS, "Workers seen lately, of all processes, by model");
+    describe_gauge!(OWN_WORKERS, "Workers of this process, by model and engine");
     describe_counter!(ATTEMPTS_ENDED, "Attempts by how they ended");
     describe_counter!(FRAMES, "Frames of finished videos, by engine");
     describe_counter!(HTTP_ANSWERS, "Answers by HTTP status");
@@ -81,8 +83,8 @@ fn describe() {
 }
 
 /// The queue as the store knows it.
-pub fn queue(model: &str, status: &'static str, jobs_count: i64) {
-    gauge!(QUEUE_JOBS, "model" => model.to_owned(), "status" => status).set(jobs_count as f64);
+pub fn queue(model: &str, status: &str, jobs_count: i64) {
+    gauge!(QUEUE_JOBS, "model" => model.to_owned(), "status" => status.to_owned()).set(jobs_count as f64);
 }
 
 pub fn queue_oldest(age: Duration) {
@@ -91,6 +93,10 @@ pub fn queue_oldest(age: Duration) {
 
 pub fn workers(model: &str, count: usize) {
     gauge!(WORKERS, "model" => model.to_owned()).set(count as f64);
+}
+
+pub fn own_workers(model: &str, engine: &'static str, count: u32) {
+    gauge!(OWN_WORKERS, "model" => model.to_owned(), "engine" => engine).set(f64::from(count));
 }
 
 pub fn submitted() {

@@ -19,7 +19,7 @@ use crate::artifacts::{ArtifactError, ArtifactKey, Artifacts, Staged};
 use crate::faults::{self, Injected, Point};
 use crate::jobs::{Claim, Event, Heartbeat, Job, JobProgress, JobStore, Outcome, Presence, StoreError};
 use crate::keys::random_bytes;
-use crate::models;
+use crate::models::ModelNames;
 use crate::produce::{ProduceError, Produced, produce, says_full};
 use crate::submission::Submission;
 use crate::telemetry;
@@ -54,6 +54,8 @@ pub struct Worker {
     pub store: JobStore,
     pub artifacts: Artifacts,
     pub engine: Arc<dyn Engine>,
+    /// Whose requests it makes.
+    pub names: ModelNames,
     pub worker_id: String,
     pub lease: Duration,
     /// How long a running job may go on once the worker is told to stop.
@@ -111,7 +113,7 @@ impl Worker {
         loop {
             let presence = Presence {
                 worker_id: self.worker_id.clone(),
-                model: models::MODEL.to_owned(),
+                models: self.names.iter().map(str::to_owned).collect(),
                 engine: self.engine.name().to_owned(),
                 pace_ms: pace.ms(),
             };
@@ -124,8 +126,11 @@ impl Worker {
 
     async fn work_until(&self, stop: &CancellationToken, pace: &Pace) {
         let mut setbacks_count = 0;
-        while !stop.is_cancelled() {
-            match self.claim().await {
+        for turn in 0.. {
+            if stop.is_cancelled() {
+                return;
+            }
+            match self.claim(turn).await {
                 Ok(Some(job)) => {
                     if self.work(job, stop, pace).await == Place::Fit {
                         setbacks_count = 0;
@@ -158,15 +163,20 @@ impl Worker {
         }
     }
 
-    async fn claim(&self) -> Result<Option<Job>, StoreError> {
-        self.store
-            .claim(Claim {
-                model: models::MODEL.to_owned(),
+    /// Leases a job of the first model that has one, another being asked for first at each turn.
+    async fn claim(&self, turn: usize) -> Result<Option<Job>, StoreError> {
+        for model in self.names.in_turn(turn) {
+            let claim = Claim {
+                model: model.to_owned(),
                 worker_id: self.worker_id.clone(),
                 lease_ms: self.lease_ms(),
                 now_ms: self.store.now_ms(),
-            })
-            .await
+            };
+            if let Some(job) = self.store.claim(claim).await? {
+                return Ok(Some(job));
+            }
+        }
+        Ok(None)
     }
 
     fn lease_ms(&self) -> i64 {
@@ -178,7 +188,9 @@ impl Worker {
     }
 
     async fn work(&self, job: Job, stop: &CancellationToken, pace: &Pace) -> Place {
-        tracing::info!(job.id = %job.id, job.attempt = job.attempt, worker.id = self.worker_id, "job.processing");
+        tracing::info!(
+            job.id = %job.id, job.attempt = job.attempt, model = job.model, worker.id = self.worker_id, "job.processing"
+        );
         let waited_ms = self.store.now_ms() - job.queued_at_ms;
         let waited = Duration::from_millis(waited_ms.max(0).unsigned_abs());
         telemetry::claimed(waited);
@@ -246,8 +258,8 @@ impl Worker {
             Err(WorkError::Store(error)) if error.is_everywhere() => Err(WorkError::Unfit(error.to_string())),
             Err(error) if error.may_be_the_place() => match self.artifacts.probe().await {
                 Err(unfit) => Err(WorkError::Unfit(unfit.to_string())),
-                // The clip that failed has made room by going.
-                Ok(()) if error.is_of_a_full_disk() && given_back_count(job) < NO_ROOM_FREE_MAX => {
+                // The clip that failed has made room by going, or is larger than what a bucket still takes.
+                Ok(()) if error.may_lack_room() && given_back_count(job) < NO_ROOM_FREE_MAX => {
                     Err(WorkError::Unfit(error.to_string()))
                 }
                 Ok(()) => Err(error),
@@ -355,8 +367,8 @@ impl Worker {
         faults::hit(Point::Staged)?;
         let storing_began = Instant::now();
         let [video_key, thumbnail_key] = ArtifactKey::of_attempt(job.id, job.attempt);
-        self.artifacts.commit(thumbnail, thumbnail_key, "image/jpeg").await?;
-        self.artifacts.commit(video, video_key, "video/mp4").await?;
+        self.artifacts.commit(thumbnail, thumbnail_key, "image/jpeg").await.map_err(WorkError::Storing)?;
+        self.artifacts.commit(video, video_key, "video/mp4").await.map_err(WorkError::Storing)?;
         faults::hit(Point::Uploaded)?;
         self.measure(job, &made, rendering_began.elapsed(), storing_began.elapsed());
         Ok(outcome(job, &spec, self.engine.name(), made))
@@ -466,6 +478,8 @@ enum WorkError {
     #[error("{0}")]
     Artifact(#[from] ArtifactError),
     #[error("{0}")]
+    Storing(#[source] ArtifactError),
+    #[error("{0}")]
     Produce(#[from] ProduceError),
 }
 
@@ -475,9 +489,12 @@ impl WorkError {
         match self {
             Self::Invalid(_) | Self::InputGone | Self::Produce(ProduceError::Engine(_)) => self.to_string(),
             Self::Crashed(_) => "the engine crashed".to_owned(),
-            Self::Staging(_) | Self::Unfit(_) | Self::Injected(_) | Self::Store(_) | Self::Artifact(_) => {
-                "the server could not read or write its files".to_owned()
-            }
+            Self::Staging(_)
+            | Self::Unfit(_)
+            | Self::Injected(_)
+            | Self::Store(_)
+            | Self::Artifact(_)
+            | Self::Storing(_) => "the server could not read or write its files".to_owned(),
             Self::Produce(_) => "the server could not encode the video".to_owned(),
         }
     }
@@ -490,13 +507,16 @@ impl WorkError {
             | Self::Injected(_)
             | Self::Store(_)
             | Self::Artifact(_)
+            | Self::Storing(_)
             | Self::Crashed(_) => true,
             Self::Produce(error) => error.is_retryable(),
         }
     }
 
-    fn is_of_a_full_disk(&self) -> bool {
+    /// Whether a smaller clip might have found room. A bucket over its quota says so in its own words, or not at all.
+    fn may_lack_room(&self) -> bool {
         match self {
+            Self::Storing(_) => true,
             Self::Produce(error) => error.is_of_a_full_disk(),
             error => says_full(error),
         }
@@ -505,7 +525,7 @@ impl WorkError {
     /// Whether a full disk or a bucket that does not answer would look like this.
     fn may_be_the_place(&self) -> bool {
         match self {
-            Self::Staging(_) | Self::Artifact(_) => true,
+            Self::Staging(_) | Self::Artifact(_) | Self::Storing(_) => true,
             Self::Produce(error) => error.is_of_the_output(),
             Self::Invalid(_)
             | Self::InputGone

@@ -33,13 +33,14 @@ use uuid::Uuid;
 pub use auth::{Caller, KeyRing};
 pub use error::ApiError;
 pub use media::MediaDelivery;
-pub use metrics::metrics_router;
+pub use metrics::{Here, metrics_router};
 pub use origin::Origin;
 pub use types::ErrorBody;
 
 use crate::capability::Claim;
 use crate::clock;
 use crate::intake::{Intake, MEDIA_PATH};
+use crate::models::ModelNames;
 use crate::telemetry;
 
 /// The bases under which the same operations answer; the first is canonical.
@@ -56,7 +57,10 @@ pub struct AppState(Arc<App>);
 #[derive(Debug)]
 pub struct App {
     pub intake: Intake,
-    pub engine: Arc<dyn Engine>,
+    /// What this process's own workers make videos with, where it has any.
+    pub engine: Option<Arc<dyn Engine>>,
+    /// Which models requests may ask for.
+    pub names: ModelNames,
     /// The address that answers carry; the caller's own Host header where `None`.
     pub public: Option<Origin>,
     /// Host and port that are listened on.

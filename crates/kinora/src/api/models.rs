@@ -6,14 +6,17 @@ use serde_json::json;
 
 use super::types::{ErrorBody, ModelBody, ModelList, PriceInfo};
 use super::{ApiError, AppState, Caller};
-use crate::models::{self, MODEL};
+use crate::models::{self, Behind};
 
 /// List the available models.
 #[utoipa::path(get, path = "/models", tag = "models",
     responses((status = 200, description = "The models served", body = ModelList)))]
 pub async fn list(State(state): State<AppState>, caller: Caller) -> Result<Json<ModelList>, ApiError> {
-    let models = vec![model_body(&state, &caller).await?];
-    Ok(Json(ModelList { model_ids: vec![MODEL.to_owned()], models }))
+    let mut models = Vec::new();
+    for name in state.names.iter() {
+        models.push(model_body(&state, &caller, name).await?);
+    }
+    Ok(Json(ModelList { model_ids: state.names.iter().map(str::to_owned).collect(), models }))
 }
 
 /// Get a model's information.
@@ -27,29 +30,32 @@ pub async fn get(
     caller: Caller,
     Path(model_id): Path<String>,
 ) -> Result<Json<ModelBody>, ApiError> {
-    match models::canonical(&model_id) {
-        Some(_) => Ok(Json(model_body(&state, &caller).await?)),
+    match state.names.canonical(&model_id) {
+        Some(name) => Ok(Json(model_body(&state, &caller, name).await?)),
         None => Err(ApiError::no_such_model(&model_id)),
     }
 }
 
-async fn model_body(state: &AppState, caller: &Caller) -> Result<ModelBody, ApiError> {
-    let engine = state.engine.as_ref();
+async fn model_body(state: &AppState, caller: &Caller, name: &str) -> Result<ModelBody, ApiError> {
+    let mut engines = state.intake.store.engines(name).await?;
+    let workers_count = engines.len();
+    let own = state.engine.as_deref();
+    // This process's own workers say that they are there a moment after it began.
+    engines.extend(own.filter(|_| workers_count == 0).map(|own| own.name().to_owned()));
+    engines.dedup();
+    let behind = Behind { engines: &engines, own };
     Ok(ModelBody {
-        model: MODEL.to_owned(),
+        model: name.to_owned(),
         org_id: caller.org_id.clone(),
-        brief_description: format!(
-            "Makes a video from a reference image, served by Kinora's engine `{}`, not by the hosted model.",
-            engine.name()
-        ),
-        detailed_description: models::detailed_description(engine),
+        brief_description: models::brief_description(name, &behind),
+        detailed_description: models::detailed_description(name, &behind),
         model_type: "video".to_owned(),
         host_type: "internal".to_owned(),
         modalities: json!({"input": ["image", "text"], "output": ["video"]}),
         parameters: models::parameters(),
         price_info: PriceInfo { price: 0, pricing_type: "free".to_owned(), unit: "request".to_owned() },
-        tags: ["image-to-video", "self-hosted", engine.name()].map(str::to_owned).to_vec(),
-        qworkers: state.intake.store.workers_count(MODEL).await?,
+        tags: ["image-to-video", "self-hosted"].map(str::to_owned).into_iter().chain(engines).collect(),
+        qworkers: workers_count,
         icon_link: String::new(),
         background_image_url: String::new(),
         created_at: state.started_at_s,

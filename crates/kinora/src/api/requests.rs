@@ -16,7 +16,6 @@ use crate::artifacts::{THUMBNAIL, VIDEO};
 use crate::capability::Claim;
 use crate::jobs::{Job, JobFilter, NewJob, Outcome, Status};
 use crate::keys::random_bytes;
-use crate::models;
 use crate::submission::{FieldError, ImageSource, Submission};
 use crate::telemetry;
 use kinora_engine::GenerateSpec;
@@ -43,7 +42,7 @@ pub async fn submit(
     body: JsonObject,
 ) -> Result<(Extension<Accepts>, Json<Accepted>), ApiError> {
     let name = body.string("model")?;
-    let model = models::canonical(name).ok_or_else(|| ApiError::no_such_model(name))?;
+    let model = state.names.canonical(name).ok_or_else(|| ApiError::no_such_model(name))?;
     let submission = parse_payload(body.0.get("payload"))?;
     let payload = Value::Object(submission.to_payload()).to_string();
     let input_inline = matches!(submission.image, ImageSource::Inline(_));
@@ -121,7 +120,7 @@ pub async fn list(
     let filter = JobFilter {
         org_id: caller.org_id,
         // A model that is not served has no requests.
-        model: model.map(|name| models::canonical(&name).map_or(name, str::to_owned)),
+        model: model.map(|name| state.names.canonical(&name).map_or_else(|| name.clone(), str::to_owned)),
         status: query.status.map(|text| parse_status(&text)).transpose()?,
         limit: query.limit.map_or(Ok(LIST_LIMIT_DEFAULT), |text| parse_limit(&text))?,
         offset: query.offset.map_or(Ok(0), |text| parse_offset(&text))?,

@@ -331,4 +331,4 @@ fn failed(doing: &'static str, what: &impl ToString, source: object_store::Error
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::storage::{Database, Files};
+use super::storage::{Database, Files, kept};
 use super::{Failure, runtime};
 use crate::artifacts::{Artifacts, Bucket, DataFolder, Volume};
 use crate::jobs::{Expired, StoreSettings};
@@ -60,7 +60,9 @@ impl Gc {
             Some(bucket) => Some(Bucket::open(&bucket).await?),
             None => None,
         };
-        let store = self.database.open(StoreSettings::default()).await?;
+        // Who holds the folder alone may bring its database up to date.
+        let settings = if is_alone { StoreSettings::default() } else { kept() };
+        let store = self.database.open(settings).await?;
         let artifacts = artifacts.with_bucket(bucket);
         let retention = Retention { store, artifacts, keep: days(self.keep_days) };
         if self.dry_run {

@@ -2,10 +2,9 @@
 
 use clap::{Args, Subcommand};
 
-use super::storage::Database;
+use super::storage::{Database, kept};
 use super::{Failure, runtime};
 use crate::clock;
-use crate::jobs::StoreSettings;
 use crate::keys;
 
 /// Make, list and revoke API keys; works while the server runs.
@@ -73,8 +72,7 @@ impl Keys {
 #[expect(clippy::print_stdout, reason = "the command's result")]
 impl Create {
     async fn run(self) -> Result<(), Failure> {
-        let key =
-            keys::create(&self.database.open(StoreSettings::default()).await?, &self.org, &self.user).await?;
+        let key = keys::create(&self.database.open(kept()).await?, &self.org, &self.user).await?;
         println!("{}", key.reveal());
         Ok(())
     }
@@ -83,7 +81,7 @@ impl Create {
 #[expect(clippy::print_stdout, reason = "the command's result")]
 impl List {
     async fn run(self) -> Result<(), Failure> {
-        let rows = self.database.open(StoreSettings::default()).await?.keys().await?;
+        let rows = self.database.open(kept()).await?.keys().await?;
         if self.json {
             let rows: Vec<_> = rows
                 .iter()
@@ -111,7 +109,7 @@ impl List {
 #[expect(clippy::print_stderr, reason = "the command's result, for people")]
 impl Revoke {
     async fn run(self) -> Result<(), Failure> {
-        let store = self.database.open(StoreSettings::default()).await?;
+        let store = self.database.open(kept()).await?;
         if !store.revoke_key(&self.id, clock::wall_ms()).await? {
             let id = &self.id;
             return Err(Failure::BadInput(anyhow::anyhow!(

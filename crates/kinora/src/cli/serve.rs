@@ -22,7 +22,7 @@ use crate::artifacts::BucketSettings;
 use crate::fetch::FetchPolicy;
 use crate::jobs::StoreSettings;
 use crate::keys;
-use crate::models::{EngineChoice, MODEL};
+use crate::models::{EngineChoice, ServeAs};
 use crate::observe::{self, LogFormat};
 use crate::server::{Server, ServerSettings};
 use crate::traces;
@@ -54,6 +54,8 @@ pub struct Serve {
     /// Videos made at the same time; one already uses every core.
     #[arg(long, value_name = "N", env = "KINORA_WORKERS", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: u32,
+    #[command(flatten)]
+    serve_as: ServeAs,
     #[command(flatten)]
     engine: EngineChoice,
     /// Network that image URLs may lead to although it is not public (CIDR); repeat for more.
@@ -149,12 +151,14 @@ impl Serve {
             metrics_listen: self.metrics_listen,
             public_url: self.public_url.clone(),
             engine,
+            names: self.serve_as.names(),
             workers_count: self.workers_count(),
             fetch: FetchPolicy { allow: self.allow_fetch_from.clone(), ..FetchPolicy::default() },
             store: StoreSettings {
                 queued_max: self.queue_limit,
                 running_max: running_max(self.running_limit),
                 attempts_max: self.attempts_max,
+                ..StoreSettings::default()
             },
             rate_per_second: NonZeroU32::new(self.rate_limit),
             keep: (self.keep_days > 0).then(|| days(self.keep_days)),
@@ -182,21 +186,21 @@ impl Serve {
         if server.store().keys().await?.is_empty() {
             let key = keys::create(server.store(), "default", "default").await?;
             writeln!(stdout, "made the first API key, shown only this once: {}", key.reveal())?;
-            writeln!(stdout, "try it:\n{}", curl(origin, key.reveal()))?;
+            writeln!(stdout, "try it:\n{}", curl(origin, key.reveal(), self.serve_as.names().first()))?;
         }
         tracing::info!(
             address = %server.address(), data_dir = %self.database.data.data_dir.display(),
-            engine = name, documents = format!("{origin}/docs"), "server.started"
+            engine = name, models = %self.serve_as.names(), documents = format!("{origin}/docs"), "server.started"
         );
         Ok(())
     }
 }
 
 /// A command that submits a local picture.
-fn curl(origin: &str, key: &str) -> String {
+fn curl(origin: &str, key: &str, model: &str) -> String {
     let base = BASES[0];
     format!(
-        "  base64 -w0 photo.jpg | sed 's/.*/{{\"model\": \"{MODEL}\", \"payload\": {{\"prompt\": \"slow push in\", \
+        "  base64 -w0 photo.jpg | sed 's/.*/{{\"model\": \"{model}\", \"payload\": {{\"prompt\": \"slow push in\", \
          \"image\": \"&\"}}}}/' |\n  curl -H 'Authorization: Bearer {key}' --data-binary @- {origin}{base}/requests"
     )
 }

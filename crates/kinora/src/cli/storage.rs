@@ -5,7 +5,7 @@ use url::Url;
 
 use super::{DataDir, Failure};
 use crate::artifacts::{BucketSettings, BucketUrl, DataFolder};
-use crate::jobs::{DatabaseUrl, JobStore, StoreSettings};
+use crate::jobs::{DatabaseUrl, JobStore, Schema, StoreSettings};
 
 /// Where the database lies.
 #[derive(Debug, Args)]
@@ -24,6 +24,11 @@ impl Database {
             None => JobStore::open(&DataFolder::open(&self.data.data_dir)?.database(), settings).await?,
         })
     }
+}
+
+/// For commands that may run beside a server of an older release, whose database is not theirs to change.
+pub fn kept() -> StoreSettings {
+    StoreSettings { schema: Schema::Kept, ..StoreSettings::default() }
 }
 
 /// Where files lie, if not in the data folder.

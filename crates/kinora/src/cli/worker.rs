@@ -14,9 +14,10 @@ use super::collector::Collector;
 use super::serve::{running_max, stop_on_signals};
 use super::storage::Files;
 use super::{Failure, runtime};
+use crate::api::Here;
 use crate::artifacts::{Artifacts, Bucket, BucketSettings};
 use crate::jobs::{DatabaseUrl, JobStore, StoreSettings};
-use crate::models::{EngineChoice, MODEL};
+use crate::models::{EngineChoice, ServeAs};
 use crate::observe::{self, LogFormat};
 use crate::server;
 use crate::traces;
@@ -44,6 +45,8 @@ pub struct WorkerCommand {
     /// Videos made at the same time; one already uses every core.
     #[arg(long, value_name = "N", env = "KINORA_WORKERS", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: u32,
+    #[command(flatten)]
+    serve_as: ServeAs,
     #[command(flatten)]
     engine: EngineChoice,
     /// Requests that one organisation may have in progress, 0 for no limit; the rest waits. The same for all workers.
@@ -105,12 +108,13 @@ impl WorkerCommand {
         };
         let store = JobStore::open_postgres(url, settings).await?;
         let opened = self.engine.load(None, self.workers).map_err(|e| Failure::Usage(e.into()))?;
-        let engine = opened.told();
+        let (engine, names) = (opened.told(), self.serve_as.names());
         let tasks = TaskTracker::new();
         if let Some(address) = self.metrics_listen {
             let listener = server::listen(address).await?;
             tracing::info!(address = %listener.local_addr()?, "metrics.listening");
-            tasks.spawn(server::serve_metrics(listener, store.clone(), stop.clone()));
+            let here = Here { names: names.clone(), engine: engine.name(), workers_count: self.workers };
+            tasks.spawn(server::serve_metrics(listener, store.clone(), here, stop.clone()));
         }
         tasks.spawn(worker::sweep_leases(store.clone(), stop.clone()));
         for _ in 0..self.workers {
@@ -118,6 +122,7 @@ impl WorkerCommand {
                 store: store.clone(),
                 artifacts: artifacts.clone(),
                 engine: engine.clone(),
+                names: names.clone(),
                 worker_id: worker::new_id(),
                 lease: Duration::from_secs(self.lease_s),
                 grace: Duration::from_secs(self.grace_s),
@@ -126,8 +131,8 @@ impl WorkerCommand {
         }
         tasks.close();
         let engine = engine.name();
-        writeln!(std::io::stdout(), "working on {MODEL} with the engine {engine}")?;
-        tracing::info!(model = MODEL, engine, workers_count = self.workers, "worker.started");
+        writeln!(std::io::stdout(), "working on {names} with the engine {engine}")?;
+        tracing::info!(models = %names, engine, workers_count = self.workers, "worker.started");
         tasks.wait().await;
         traces::stop().await;
         tracing::info!("worker.stopped");

@@ -94,11 +94,11 @@ pub(super) struct ForgetUploads {
     pub(super) before_ms: i64,
 }
 
-/// A worker is there, and this fast.
+/// A worker is there, for these models, and this fast.
 #[derive(Debug, Clone)]
 pub struct Presence {
     pub worker_id: String,
-    pub model: String,
+    pub models: Vec<String>,
     pub engine: String,
     pub pace_ms: Option<i64>,
 }

@@ -10,6 +10,7 @@ mod outlook;
 mod postgres;
 mod record;
 mod row_clock;
+mod schema;
 mod signals;
 mod sqlite;
 mod state;
@@ -17,6 +18,7 @@ mod store;
 
 pub use changes::{Claim, Heartbeat, NewJob, NewKey, Presence, SubmitError};
 pub use outlook::Outlook;
-pub use record::{Expired, InputRow, Job, JobProgress, KeyRow, Outcome, UploadRow};
+pub use record::{Expired, InputRow, Job, JobProgress, KeyRow, Outcome, Unended, UploadRow};
+pub use schema::Schema;
 pub use state::{Event, Refused, Status};
 pub use store::{DatabaseUrl, JobFilter, JobPage, JobStore, StoreError, StoreSettings};

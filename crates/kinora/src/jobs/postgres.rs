@@ -48,7 +48,7 @@ pub(super) use repository::{Pools, Repository};
 
 use super::row_clock::RowClock;
 use super::signals::{Signals, Tidings};
-use super::store::{DatabaseUrl, StoreError};
+use super::store::{DatabaseUrl, StoreError, StoreSettings};
 use crate::keys::random_bytes;
 
 pub(super) type Db = sqlx::Postgres;
@@ -74,14 +74,13 @@ const SESSION: [(&str, &str); 2] =
 /// Opens (and brings up to date) the database at `url`.
 pub(super) async fn open(
     url: &DatabaseUrl,
-    queued_max: i64,
+    settings: StoreSettings,
     signals: Signals,
 ) -> Result<(Repository, RowClock, [u8; 32]), StoreError> {
     let options = PgConnectOptions::from_str(url.as_str())?;
     let options = quiet(options.application_name("kinora"));
     let mut connection = connect(&options).await?;
-    // The migrator holds an advisory lock meanwhile, so that processes which start together do so one after the other.
-    sqlx::migrate!("migrations/postgres").run(&mut connection).await?;
+    settings.schema.prepare(&sqlx::migrate!("migrations/postgres"), &mut connection).await?;
     let secret = secret(&mut connection).await?;
     let clock = RowClock::of_database(lease_clock_ms(&mut connection).await?);
     connection.close().await?;
@@ -96,7 +95,7 @@ pub(super) async fn open(
         .map(|_| Seat { options: options.clone().options(SESSION), connection: None })
         .collect();
     let pools = Pools { forgetters: readers.clone(), readers };
-    Ok((Repository::start(seats, pools, false, queued_max, &signals), clock, secret))
+    Ok((Repository::start(seats, pools, false, settings.queued_max, &signals), clock, secret))
 }
 
 /// Says no statement to the log, but to the tests that explain them.

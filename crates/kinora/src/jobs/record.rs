@@ -43,6 +43,14 @@ pub struct Job {
     pub error: Option<String>,
 }
 
+/// How many jobs of a model are in a state that is not an end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unended {
+    pub model: String,
+    pub status: String,
+    pub jobs_count: i64,
+}
+
 /// How many rows are kept no longer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Expired {

@@ -50,7 +50,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 pub(super) use repository::{Pools, Repository};
 
 use super::signals::{Signals, Tidings};
-use super::store::StoreError;
+use super::store::{StoreError, StoreSettings};
 use crate::clock;
 
 pub(super) type Db = sqlx::Sqlite;
@@ -66,7 +66,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const READERS_COUNT: u32 = 4;
 
 /// Opens (and creates or brings up to date) the database file at `path`.
-pub(super) async fn open(path: &Path, queued_max: i64, signals: Signals) -> Result<Repository, StoreError> {
+pub(super) async fn open(
+    path: &Path,
+    settings: StoreSettings,
+    signals: Signals,
+) -> Result<Repository, StoreError> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -77,14 +81,14 @@ pub(super) async fn open(path: &Path, queued_max: i64, signals: Signals) -> Resu
     let options = quiet(options);
     let mut connection = options.connect().await?;
     require_version(&mut connection).await?;
-    sqlx::migrate!("migrations/sqlite").run(&mut connection).await?;
+    settings.schema.prepare(&sqlx::migrate!("migrations/sqlite"), &mut connection).await?;
     // To check its foreign keys SQLite would read all jobs for each picture that goes.
     let forgetters =
         SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options.clone().foreign_keys(false));
     let readers =
         SqlitePoolOptions::new().max_connections(READERS_COUNT).connect_with(options.read_only(true)).await?;
     let pools = Pools { readers, forgetters };
-    Ok(Repository::start(vec![Seat(connection)], pools, true, queued_max, &signals))
+    Ok(Repository::start(vec![Seat(connection)], pools, true, settings.queued_max, &signals))
 }
 
 /// Says no statement to the log, but to the tests that explain them.

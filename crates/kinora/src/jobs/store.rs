@@ -11,8 +11,9 @@ use super::changes::{
     Leases, NewJob, NewKey, Presence, RevokeKey, SubmitError, TakeTurn, UseInput, What, WorkerGone,
 };
 use super::outlook::{Outlook, Outlooks};
-use super::record::{Expired, InputRow, Job, KeyRow, UploadRow};
+use super::record::{Expired, InputRow, Job, KeyRow, Unended, UploadRow};
 use super::row_clock::RowClock;
+use super::schema::Schema;
 use super::signals::Signals;
 use super::state::{Event, Refused, Status};
 use super::{postgres, sqlite};
@@ -24,6 +25,11 @@ pub enum StoreError {
     Database(#[from] sqlx::Error),
     #[error("the database could not be brought up to date: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    #[error(
+        "the database is an older release's, which may be at work on it: stop that release and run `kinora migrate`, \
+         or use its own `kinora`"
+    )]
+    Older,
     #[error("the bundled SQLite is {0}; at least 3.51.3 is needed")]
     SqliteTooOld(String),
     #[error(
@@ -52,7 +58,7 @@ impl StoreError {
     }
 }
 
-/// Limits the store keeps.
+/// Limits the store keeps, and how it is opened.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreSettings {
     /// Waiting jobs that one organisation may have.
@@ -61,11 +67,12 @@ pub struct StoreSettings {
     pub running_max: i64,
     /// Lost attempts after which a job fails.
     pub attempts_max: i64,
+    pub schema: Schema,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { queued_max: 1000, running_max: i64::MAX, attempts_max: 3 }
+        Self { queued_max: 1000, running_max: i64::MAX, attempts_max: 3, schema: Schema::Renewed }
     }
 }
 
@@ -142,14 +149,14 @@ impl JobStore {
     /// Opens (and creates or brings up to date) the SQLite file at `path`, for this process alone.
     pub async fn open(path: &Path, settings: StoreSettings) -> Result<Self, StoreError> {
         let signals = Signals::new();
-        let repository = sqlite::open(path, settings.queued_max, signals.clone()).await?;
+        let repository = sqlite::open(path, settings, signals.clone()).await?;
         Ok(Self::of(Repository::Sqlite(repository), settings, signals))
     }
 
     /// Opens (and brings up to date) the PostgreSQL database at `url`, which other processes may use as well.
     pub async fn open_postgres(url: &DatabaseUrl, settings: StoreSettings) -> Result<Self, StoreError> {
         let signals = Signals::new();
-        let (repository, clock, secret) = postgres::open(url, settings.queued_max, signals.clone()).await?;
+        let (repository, clock, secret) = postgres::open(url, settings, signals.clone()).await?;
         let store = Self::of(Repository::Postgres(repository), settings, signals);
         Ok(Self { clock, shared_secret: Some(secret), ..store })
     }
@@ -262,9 +269,9 @@ impl JobStore {
         on!(self, repository => repository.commit(WorkerGone { worker_id }).await)
     }
 
-    /// Workers that serve a model and were seen lately.
-    pub async fn workers_count(&self, model: &str) -> Result<usize, StoreError> {
-        Ok(on!(self, repository => repository.paces(model).await)?.len())
+    /// The engines of the workers that serve a model and were seen lately, one for each worker.
+    pub async fn engines(&self, model: &str) -> Result<Vec<String>, StoreError> {
+        on!(self, repository => repository.engines(model).await)
     }
 
     /// Where a job stands in the queue, as of a moment ago; `None` unless it waits.
@@ -300,6 +307,11 @@ impl JobStore {
     /// How many jobs of all organisations are in a state.
     pub async fn count(&self, status: Status) -> Result<i64, StoreError> {
         on!(self, repository => repository.count(status).await)
+    }
+
+    /// How many jobs of each model are in each state that is not an end.
+    pub async fn unended(&self) -> Result<Vec<Unended>, StoreError> {
+        on!(self, repository => repository.unended().await)
     }
 
     /// Jobs that ended before a time, those that ended first before the others.

@@ -3,6 +3,7 @@ use std::io;
 use kinora_engine::{ClipFormat, EngineError, FrameSink, Generated, PatternEngine, Picture, SinkError};
 
 use super::*;
+use crate::artifacts::{Bucket, bucket_that_answers};
 use crate::jobs::{InputRow, NewJob, StoreSettings};
 
 struct Fixture {
@@ -18,6 +19,7 @@ async fn fixture() -> Fixture {
         store,
         artifacts,
         engine: Arc::new(PatternEngine),
+        names: ModelNames::default(),
         worker_id: "worker".into(),
         lease: Duration::from_secs(30),
         grace: Duration::ZERO,
@@ -26,8 +28,7 @@ async fn fixture() -> Fixture {
 }
 
 impl Fixture {
-    /// A claimed job whose clip lies under its final name.
-    async fn made(&self) -> (Job, Event) {
+    async fn claimed(&self) -> Job {
         let input = InputRow {
             sha256: [1; 32],
             version: 0,
@@ -42,7 +43,7 @@ impl Fixture {
             id: Uuid::now_v7(),
             org_id: "org".into(),
             user_id: "user".into(),
-            model: models::MODEL.into(),
+            model: ModelNames::default().first().into(),
             payload: "{}".into(),
             input_sha256: [1; 32],
             input_inline: true,
@@ -51,7 +52,12 @@ impl Fixture {
             now_ms: 1,
         };
         self.worker.store.submit(new).await.unwrap().unwrap();
-        let job = self.worker.claim().await.unwrap().unwrap();
+        self.worker.claim(0).await.unwrap().unwrap()
+    }
+
+    /// A claimed job whose clip lies under its final name.
+    async fn made(&self) -> (Job, Event) {
+        let job = self.claimed().await;
         let video = ArtifactKey::Video { job: job.id, attempt: job.attempt };
         let artifacts = &self.worker.artifacts;
         artifacts.commit(artifacts.stage().unwrap(), video, "video/mp4").await.unwrap();
@@ -100,11 +106,15 @@ async fn a_result_that_comes_too_late_leaves_no_files() {
 impl Fixture {
     /// Stores the picture that the job names.
     async fn store_picture(&self, job: &Job) {
-        let mut bytes = io::Cursor::new(Vec::new());
-        image::DynamicImage::new_rgb8(300, 300).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
         let key = ArtifactKey::of_input(job.input_sha256, 0);
-        self.worker.artifacts.put(key, bytes.into_inner().into(), "image/png").await.unwrap();
+        self.worker.artifacts.put(key, png().into(), "image/png").await.unwrap();
     }
+}
+
+fn png() -> Vec<u8> {
+    let mut bytes = io::Cursor::new(Vec::new());
+    image::DynamicImage::new_rgb8(300, 300).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
 }
 
 /// Its frames find no room, although a probe would: the disk is as good as full.
@@ -148,12 +158,12 @@ async fn a_clip_that_finds_no_room_costs_no_attempt_at_first_but_does_not_go_rou
         assert_eq!(worker.work(job.clone(), &stop, &Pace::default()).await, Place::Unfit, "{given_back}");
         let now = worker.store.get(job.id).await.unwrap().unwrap();
         assert_eq!((now.status, now.attempts_lost), (crate::jobs::Status::Queued, 0), "{given_back}");
-        job = worker.claim().await.unwrap().unwrap();
+        job = worker.claim(0).await.unwrap().unwrap();
     }
     for lost in 1..=worker.store.attempts_max() {
         assert_eq!(worker.work(job.clone(), &stop, &Pace::default()).await, Place::Fit);
         assert_eq!(worker.store.get(job.id).await.unwrap().unwrap().attempts_lost, lost);
-        job = worker.claim().await.unwrap().unwrap_or(job);
+        job = worker.claim(0).await.unwrap().unwrap_or(job);
     }
     assert_eq!(worker.store.get(job.id).await.unwrap().unwrap().status, crate::jobs::Status::Failed);
 }
@@ -171,8 +181,46 @@ async fn a_place_where_no_clip_can_be_written_costs_a_job_no_attempt() {
     let now = worker.store.get(job.id).await.unwrap().unwrap();
     assert_eq!((now.status, now.attempts_lost), (crate::jobs::Status::Queued, 0));
     std::fs::create_dir(&staging).unwrap();
-    let again = worker.claim().await.unwrap().unwrap();
+    let again = worker.claim(0).await.unwrap().unwrap();
     assert_eq!(worker.work(again, &stop, &Pace::default()).await, Place::Fit);
     let done = worker.store.get(job.id).await.unwrap().unwrap();
     assert_eq!((done.status, done.attempt), (crate::jobs::Status::Success, 2));
+}
+
+/// A bucket over its quota: it holds one picture, takes what is empty, and refuses whatever has bytes.
+fn over_quota(request: &str) -> (&'static str, Vec<u8>) {
+    let is_empty = request.lines().any(|line| line.eq_ignore_ascii_case("content-length: 0"));
+    match request.split(' ').next() {
+        Some("GET") if request.contains("list-type") => {
+            ("200 OK", b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>".to_vec())
+        }
+        Some("GET") => ("200 OK", png()),
+        Some("PUT") if !is_empty => {
+            ("403 Forbidden", b"<Error><Code>QuotaExceeded</Code><Message>full</Message></Error>".to_vec())
+        }
+        _ => ("200 OK", Vec::new()),
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_takes_a_probe_and_no_clip_costs_no_attempt_at_first() {
+    let fixture = fixture().await;
+    let job = fixture.claimed().await;
+    let mut worker = fixture.worker.clone();
+    let (settings, asked) = bucket_that_answers(over_quota).await;
+    worker.artifacts = worker.artifacts.with_bucket(Some(Bucket::open(&settings).await.unwrap()));
+    assert_eq!(worker.work(job.clone(), &CancellationToken::new(), &Pace::default()).await, Place::Unfit);
+    let now = worker.store.get(job.id).await.unwrap().unwrap();
+    assert_eq!((now.status, now.attempts_lost), (crate::jobs::Status::Queued, 0));
+    let asked = asked.lock().unwrap();
+    let is_put = |name: &str| asked.iter().any(|line| line.starts_with("PUT ") && line.contains(name));
+    assert!(is_put("thumbnail.jpg") && is_put("probe"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_worker_asks_for_each_of_its_models() {
+    let mut fixture = fixture().await;
+    fixture.worker.names = ModelNames::new(&["other".into(), ModelNames::default().first().into()]);
+    assert_eq!(fixture.claimed().await.model, ModelNames::default().first());
+    assert_eq!(fixture.worker.claim(1).await.unwrap(), None);
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::server::{Answer, BASE, GatedEngine, MODEL, TestServer, picture_base64, picture_bytes};
+use kinora::models::ModelNames;
 
 fn keys_of(value: &Value) -> Vec<&str> {
     let mut keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
@@ -259,6 +260,44 @@ async fn models_are_listed_and_described() {
         model["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["prompt", "image", "duration", "negative_prompt", "cfg_scale", "seed"]);
     assert_error(&server.get("/models/other").await, 404, "no_such_model");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_models_are_served_under_names_of_the_operators_choice() {
+    let names = ModelNames::new(&["Alpha".into(), "beta-2".into()]);
+    let server = TestServer::start_with(|settings| settings.names = names).await;
+    let list = server.get("/models").await.json();
+    assert_eq!(list["model_ids"], json!(["Alpha", "beta-2"]));
+    let described = list["models"][0]["detailed_description"].as_str().unwrap();
+    assert!(described.starts_with("# Alpha\n") && described.contains("`pattern`"), "{described}");
+    assert!(!described.contains("hosted"), "only the hosted model's name needs that word: {described}");
+    let submit = |model: &str| {
+        let body = json!({"model": model, "payload": {"image": picture_base64()}}).to_string();
+        let path = format!("{BASE}/requests");
+        let server = &server;
+        async move { server.call("POST", &path, body).await }
+    };
+    for (asked, answered) in [("alpha", "Alpha"), ("beta-2", "beta-2"), ("ALPHA", "Alpha")] {
+        let accepted = submit(asked).await.json();
+        assert_eq!(accepted["model"], answered);
+        let done = server.finished(accepted["request_id"].as_str().unwrap()).await;
+        assert_eq!((&done["status"], &done["model"]), (&json!("success"), &json!(answered)));
+    }
+    // The worker has said by now that it is there.
+    let model = server.get("/models/BETA-2").await.json();
+    assert_eq!((&model["model"], &model["qworkers"]), (&json!("beta-2"), &json!(1)));
+    assert_eq!(server.get("/models").await.json()["models"][1], model);
+    assert_error(&submit(MODEL).await, 404, "no_such_model");
+    assert_eq!(server.get("/requests?model_id=aLPHA").await.json()["total"], 2);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_nobody_makes_at_the_moment_says_so() {
+    let server = TestServer::start_idle().await;
+    let model = server.get(&format!("/models/{MODEL}")).await.json();
+    let described = model["brief_description"].as_str().unwrap();
+    assert!(model["qworkers"] == 0 && described.contains("no worker"), "{model}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

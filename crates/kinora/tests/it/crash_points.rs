@@ -22,11 +22,13 @@ fn survives(point: &str, kind: &str) {
     let (folder, case) = (tempfile::tempdir().unwrap(), format!("{point}:{kind}"));
     let mut server =
         Process::start_with(folder.path(), &[("KINORA_FAULT", &case), ("KINORA_LEASE_S", "2")], None);
-    let id = server.submit("5");
+    // A process that ends as soon as its worker has the job may not have answered yet.
+    let answered = if kind == "abort" { server.try_submit("5") } else { Some(server.submit("5")) };
     if kind == "abort" {
         assert_eq!(server.child.wait().unwrap().code(), None, "{case}: no fault was met");
         server = Process::start(folder.path(), "pattern", Some(&server.key));
     }
+    let id = answered.unwrap_or_else(|| server.latest());
     let record = server.until(&id, &["success", "failed", "cancelled"]);
     assert_eq!(record["status"], "success", "{case}: {record}");
     let url = record["outcome"]["video_url"].as_str().unwrap();

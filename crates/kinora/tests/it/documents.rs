@@ -188,6 +188,7 @@ const IMPORTS: [(&str, &[&str]); 26] = [
             "fetch",
             "intake",
             "jobs",
+            "models",
             "retention",
             "sweep",
             "telemetry",

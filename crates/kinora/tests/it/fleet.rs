@@ -121,7 +121,11 @@ pub fn create_key(database: &Database) -> String {
 }
 
 pub fn submit(address: &str, key: &str) -> String {
-    let body = json!({"model": MODEL, "payload": {"image": picture_base64()}}).to_string();
+    submit_to(address, key, MODEL)
+}
+
+fn submit_to(address: &str, key: &str, model: &str) -> String {
+    let body = json!({"model": model, "payload": {"image": picture_base64()}}).to_string();
     let (status, answer) = call(address, key, "POST", &format!("{BASE}/requests"), &body);
     assert_eq!(status, 200, "{answer}");
     answer["request_id"].as_str().unwrap().to_owned()
@@ -214,6 +218,56 @@ async fn a_cancel_at_one_server_stops_a_worker_elsewhere() {
         assert!(cancelled.elapsed() < Duration::from_secs(8), "the worker goes on with what nobody wants");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and s3s-fs: `scripts/test fleet` starts both"]
+async fn workers_of_different_models_take_each_only_its_own() {
+    const EACH: usize = 4;
+    let (mut database, s3) = (Database::create().await, S3::start());
+    let folder = tempfile::tempdir().unwrap();
+    let key = create_key(&database);
+    let place = ["--listen", "127.0.0.1:0", "--data-dir", folder.path().to_str().unwrap()];
+    let serve = [&["serve", "--no-worker", "--serve-as", "Large,Small"][..], &place].concat();
+    let server = Member::start(&serve, &database, &s3);
+    let ask = |model: &str| submit_to(server.address(), &key, model);
+    let large: Vec<_> = (0..EACH).map(|_| ask("large")).collect();
+    let small: Vec<_> = (0..EACH).map(|_| ask("small")).collect();
+    let settled = |ids: &[String], engine: &str| {
+        let started = Instant::now();
+        for id in ids {
+            let done = loop {
+                let record = record(server.address(), &key, id);
+                if !matches!(record["status"].as_str(), Some("queued" | "processing")) {
+                    break record;
+                }
+                assert!(started.elapsed() < Duration::from_secs(60), "still {record}");
+                std::thread::sleep(Duration::from_millis(50));
+            };
+            assert_eq!((&done["status"], &done["outcome"]["engine"]), (&json!("success"), &json!(engine)));
+        }
+    };
+    let worker = |database: &Database, model: &str, engine: &str| {
+        let worker = Member::start(&["worker", "--serve-as", model, "--engine", engine], database, &s3);
+        assert_eq!(worker.said, format!("working on {model} with the engine {engine}"));
+        worker
+    };
+    let of_small = worker(&database, "Small", "pattern");
+    settled(&small, "pattern");
+    let untouched = "SELECT count(*) FROM jobs WHERE model = 'Large' AND status = 'queued' AND attempt = 0";
+    assert_eq!(database.number(untouched).await, EACH as i64, "nobody serves it");
+    let of_large = worker(&database, "Large", "motion");
+    settled(&large[..1], "motion");
+    let rows = "SELECT model || ' ' || engine FROM workers ORDER BY 1";
+    let rows: Vec<String> = sqlx::query_scalar(rows).fetch_all(&mut database.connection).await.unwrap();
+    assert_eq!(rows, ["Large motion", "Small pattern"]);
+    let (_, listed) = call(server.address(), &key, "GET", &format!("{BASE}/models"), "");
+    for (place, engine) in ["motion", "pattern"].into_iter().enumerate() {
+        let model = &listed["models"][place];
+        assert!(model["brief_description"].as_str().unwrap().contains(&format!("`{engine}`")), "{model}");
+        assert_eq!(model["qworkers"], 1, "{model}");
+    }
+    drop((of_small, of_large));
 }
 
 /// Each point at which a worker can be made to fail, on PostgreSQL and a bucket.
@@ -364,4 +418,13 @@ async fn many_that_migrate_at_once_take_turns() {
     let files = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/postgres")).unwrap();
     assert_eq!(applied, files.count() as i64);
     assert_eq!(database.number("SELECT count(*) FROM secrets").await, 1);
+    // As an older release would have left it: a command beside its servers changes nothing.
+    let forget = "DELETE FROM _sqlx_migrations WHERE version = (SELECT MAX(version) FROM _sqlx_migrations)";
+    sqlx::raw_sql(forget).execute(&mut database.connection).await.unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_kinora"))
+        .args(["keys", "list", "--database-url", &database.url])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("kinora migrate"), "{said}");
 }

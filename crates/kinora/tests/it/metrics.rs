@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::process::get;
-use crate::server::{TestServer, settings};
+use crate::server::{MODEL, TestServer, settings};
 
 /// Every series that a query names, without the endings that histograms and counters have of themselves.
 fn named(query: &str) -> BTreeSet<String> {
@@ -64,5 +64,8 @@ async fn the_dashboards_queries_name_what_is_served() {
     assert!(value("kinora_frames_total{engine=\"pattern\"}") >= 120.0);
     assert!(value("kinora_attempts_ended_total{outcome=\"success\"}") >= 1.0);
     assert!(value("kinora_fetch_errors_total") >= 1.0);
+    // Labels may stand in any order; the values are this server's, whatever other tests measure.
+    let own = text.lines().find(|line| line.starts_with("kinora_own_workers{")).unwrap();
+    assert!(own.contains(&format!("model=\"{MODEL}\"")) && own.contains("engine=\"pattern\""), "{own}");
     server.stop().await;
 }

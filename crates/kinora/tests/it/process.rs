@@ -49,11 +49,24 @@ impl Process {
     }
 
     pub fn submit(&self, duration: &str) -> String {
+        self.try_submit(duration).expect("the server lives")
+    }
+
+    /// `None` where the process ended before its answer was out.
+    pub fn try_submit(&self, duration: &str) -> Option<String> {
         let body =
             json!({"model": MODEL, "payload": {"image": picture_base64(), "duration": duration}}).to_string();
-        let (status, answer) = self.call("POST", &format!("{BASE}/requests"), &body);
+        let head = with_key("POST", &format!("{BASE}/requests"), &self.key);
+        let (status, answer) = try_exchange(&self.address, &head, &body)?;
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
         assert_eq!(status, 200, "{answer}");
-        answer["request_id"].as_str().unwrap().to_owned()
+        Some(answer["request_id"].as_str().unwrap().to_owned())
+    }
+
+    /// The request that was submitted last.
+    pub fn latest(&self) -> String {
+        let (_, listed) = self.call("GET", &format!("{BASE}/requests"), "");
+        listed["requests"][0]["request_id"].as_str().unwrap().to_owned()
     }
 
     pub fn record(&self, id: &str) -> Value {
@@ -81,9 +94,12 @@ impl Process {
 
 /// A request with a key on a connection of its own.
 pub fn call(address: &str, key: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
-    let head = format!("{method} {path} HTTP/1.1\r\nauthorization: Bearer {key}");
-    let (status, body) = exchange(address, &head, body);
+    let (status, body) = exchange(address, &with_key(method, path, key), body);
     (status, serde_json::from_slice(&body).unwrap())
+}
+
+fn with_key(method: &str, path: &str, key: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nauthorization: Bearer {key}")
 }
 
 /// A GET without a key.
@@ -92,6 +108,11 @@ pub fn get(address: &str, path: &str) -> (u16, Vec<u8>) {
 }
 
 fn exchange(address: &str, head: &str, body: &str) -> (u16, Vec<u8>) {
+    try_exchange(address, head, body).expect("there is an answer")
+}
+
+/// `None` where the connection ends before an answer.
+fn try_exchange(address: &str, head: &str, body: &str) -> Option<(u16, Vec<u8>)> {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     let length = body.len();
@@ -101,10 +122,10 @@ fn exchange(address: &str, head: &str, body: &str) -> (u16, Vec<u8>) {
     )
     .unwrap();
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    stream.read_to_end(&mut answer).ok()?;
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
     let status = std::str::from_utf8(&answer[9..12]).unwrap().parse().unwrap();
-    (status, answer.split_off(end + 4))
+    Some((status, answer.split_off(end + 4)))
 }
 
 impl Drop for Process {

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use kinora::api::MediaDelivery;
 use kinora::fetch::FetchPolicy;
 use kinora::jobs::{JobStore, StoreSettings};
+use kinora::models::ModelNames;
 use kinora::server::{Server, ServerSettings};
 use kinora_engine::{Engine, PatternEngine, Picture};
 use serde_json::{Value, json};
@@ -55,6 +56,7 @@ pub fn settings(folder: &tempfile::TempDir) -> ServerSettings {
         metrics_listen: None,
         public_url: None,
         engine: Arc::new(PatternEngine),
+        names: ModelNames::default(),
         workers_count: 1,
         fetch: FetchPolicy::default(),
         store: StoreSettings::default(),

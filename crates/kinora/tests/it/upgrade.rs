@@ -3,6 +3,7 @@
 //! `tests/data/0.1.0` was made by that release: its key, one finished, one cancelled and one waiting request.
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -45,4 +46,37 @@ async fn a_data_folder_of_the_first_release_goes_on() {
     assert_eq!(server.get("/requests").await.json()["total"], 3);
     server.accepted().await;
     server.stop().await;
+}
+
+/// What a command says of a data folder that an older release may be serving.
+fn told(folder: &Path, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_kinora"))
+        .args(arguments)
+        .args(["--data-dir", folder.to_str().unwrap()])
+        .output()
+        .unwrap();
+    (output.status.success(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_command_beside_an_older_server_leaves_its_database_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    copied(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/0.1.0"), folder.path());
+    let held = || std::fs::read(folder.path().join("kinora.db")).unwrap();
+    let before = held();
+    for arguments in [
+        &["keys", "create", "--org", "org"][..],
+        &["keys", "list"],
+        &["keys", "revoke", "none"],
+        &["gc", "--keep-days", "1", "--dry-run"],
+    ] {
+        let (succeeded, said) = told(folder.path(), arguments);
+        assert!(!succeeded && said.contains("kinora migrate"), "{arguments:?}: {said}");
+    }
+    let wal = folder.path().join("kinora.db-wal");
+    assert!(std::fs::metadata(&wal).map_or(0, |file| file.len()) == 0, "something was written");
+    assert!(before == held(), "something was written");
+    assert!(told(folder.path(), &["migrate"]).0);
+    let (succeeded, said) = told(folder.path(), &["keys", "list"]);
+    assert!(succeeded, "{said}");
 }

@@ -19,17 +19,17 @@ fn addresses_of_buckets_are_read_strictly() {
 }
 
 /// What a bucket answers to a request: status and body.
-type Answers = fn(&str) -> (&'static str, String);
+type Answers = fn(&str) -> (&'static str, Vec<u8>);
 
 /// Lets an upload in parts begin and refuses all else for good.
-fn refusing(request: &str) -> (&'static str, String) {
+fn refusing(request: &str) -> (&'static str, Vec<u8>) {
     let begun = "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>";
     let begins = request.starts_with("POST") && request.contains("uploads");
-    if begins { ("200 OK", begun.to_owned()) } else { ("403 Forbidden", String::new()) }
+    if begins { ("200 OK", begun.into()) } else { ("403 Forbidden", Vec::new()) }
 }
 
 /// Takes everything, lists two attempts of one job, and says of what is to be deleted that it is gone already.
-fn forgetful(request: &str) -> (&'static str, String) {
+fn forgetful(request: &str) -> (&'static str, Vec<u8>) {
     let object = |name: &str, size_bytes: u64| {
         format!(
             "<Contents><Key>outputs/{}/{name}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>\
@@ -53,11 +53,11 @@ fn forgetful(request: &str) -> (&'static str, String) {
         Some("POST") => format!("<DeleteResult>{gone}</DeleteResult>"),
         _ => String::new(),
     };
-    ("200 OK", body)
+    ("200 OK", body.into_bytes())
 }
 
 /// A bucket that answers so, and what it was asked.
-async fn bucket(answers: Answers) -> (BucketSettings, Arc<Mutex<Vec<String>>>) {
+pub async fn bucket(answers: Answers) -> (BucketSettings, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let asked = Arc::new(Mutex::new(Vec::new()));
@@ -88,10 +88,9 @@ async fn answer(mut stream: TcpStream, answers: Answers, noted: Arc<Mutex<Vec<St
     let (status, body) = answers(&request);
     noted.lock().unwrap().push(request.lines().next().unwrap_or_default().to_owned());
     let length = body.len();
-    let head = format!(
-        "HTTP/1.1 {status}\r\nconnection: close\r\netag: \"1\"\r\ncontent-length: {length}\r\n\r\n{body}"
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
+    let head =
+        format!("HTTP/1.1 {status}\r\nconnection: close\r\netag: \"1\"\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
     // What is still being sent is taken, so that the answer is not lost in a reset.
     while stream.read(&mut received).await.is_ok_and(|length| length > 0) {}
 }

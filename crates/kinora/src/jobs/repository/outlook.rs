@@ -12,17 +12,19 @@ impl Change for Presence {
 
     async fn apply(&self, connection: &mut Connection) -> Result<Applied<()>, sqlx::Error> {
         let now_ms = lease_clock_ms(connection).await?;
-        sqlx::query(
-            "INSERT INTO workers (id, model, engine, pace_ms, seen_at_ms) VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT (id) DO UPDATE SET pace_ms = excluded.pace_ms, seen_at_ms = excluded.seen_at_ms",
-        )
-        .bind(&self.worker_id)
-        .bind(&self.model)
-        .bind(&self.engine)
-        .bind(self.pace_ms)
-        .bind(now_ms)
-        .execute(&mut *connection)
-        .await?;
+        for model in &self.models {
+            sqlx::query(
+                "INSERT INTO workers (id, model, engine, pace_ms, seen_at_ms) VALUES ($1, $2, $3, $4, $5) \
+                 ON CONFLICT (model, id) DO UPDATE SET pace_ms = excluded.pace_ms, seen_at_ms = excluded.seen_at_ms",
+            )
+            .bind(&self.worker_id)
+            .bind(model)
+            .bind(&self.engine)
+            .bind(self.pace_ms)
+            .bind(now_ms)
+            .execute(&mut *connection)
+            .await?;
+        }
         sqlx::query("DELETE FROM workers WHERE seen_at_ms < $1 OR seen_at_ms > $2")
             .bind(now_ms - 10 * WORKER_SEEN_MS)
             // A clock that began anew: whoever was seen by the old one is gone.
@@ -67,6 +69,13 @@ impl Repository {
         .fetch_one(&self.readers)
         .await?;
         Ok(own + others)
+    }
+
+    /// The engines of the workers that serve a model and were seen lately, one for each worker.
+    pub(in crate::jobs) async fn engines(&self, model: &str) -> Result<Vec<String>, StoreError> {
+        let now_ms = lease_clock_ms(&mut *self.readers.acquire().await?).await?;
+        let sql = "SELECT engine FROM workers WHERE model = $1 AND seen_at_ms > $2 ORDER BY engine";
+        Ok(sqlx::query_scalar(sql).bind(model).bind(now_ms - WORKER_SEEN_MS).fetch_all(&self.readers).await?)
     }
 
     /// The paces of the workers that serve a model and were seen lately.

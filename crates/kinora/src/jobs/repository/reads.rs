@@ -6,7 +6,7 @@ use sqlx::QueryBuilder;
 use uuid::Uuid;
 
 use super::{Db, Repository};
-use crate::jobs::record::{InputRow, Job, KeyRow, UploadRow};
+use crate::jobs::record::{InputRow, Job, KeyRow, Unended, UploadRow};
 use crate::jobs::state::Status;
 use crate::jobs::store::{JobFilter, JobPage, StoreError};
 
@@ -38,9 +38,48 @@ impl Repository {
         Ok(sqlx::query_scalar(sql).bind(status.as_str()).fetch_one(&self.readers).await?)
     }
 
+    pub(in crate::jobs) async fn unended(&self) -> Result<Vec<Unended>, StoreError> {
+        let sql = "SELECT model, status, CAST(SUM(count) AS BIGINT) FROM job_counts \
+                   WHERE status IN ('queued', 'processing') GROUP BY model, status";
+        let rows: Vec<(String, String, i64)> = sqlx::query_as(sql).fetch_all(&self.readers).await?;
+        let unended = |(model, status, jobs_count)| Unended { model, status, jobs_count };
+        Ok(rows.into_iter().map(unended).collect())
+    }
+
+    /// Looks at the first that waits of each organisation that waits: neither is found by reading the queue.
     pub(in crate::jobs) async fn oldest_queued_ms(&self) -> Result<Option<i64>, StoreError> {
-        let sql = "SELECT MIN(queued_at_ms) FROM jobs WHERE status = 'queued'";
-        Ok(sqlx::query_scalar(sql).fetch_one(&self.readers).await?)
+        let mut oldest = None;
+        for model in self.models_that_wait().await? {
+            let of_model: Option<i64> = sqlx::query_scalar(
+                "WITH RECURSIVE orgs (org_id) AS ( \
+                     SELECT (SELECT org_id FROM jobs WHERE status = 'queued' AND model = $1 ORDER BY org_id LIMIT 1) \
+                     UNION ALL \
+                     SELECT (SELECT jobs.org_id FROM jobs WHERE jobs.status = 'queued' AND jobs.model = $1 \
+                             AND jobs.org_id > orgs.org_id ORDER BY jobs.org_id LIMIT 1) \
+                     FROM orgs WHERE orgs.org_id IS NOT NULL \
+                 ) \
+                 SELECT MIN((SELECT queued_at_ms FROM jobs WHERE jobs.org_id = orgs.org_id \
+                             AND jobs.status = 'queued' ORDER BY jobs.seq LIMIT 1)) \
+                 FROM orgs WHERE orgs.org_id IS NOT NULL",
+            )
+            .bind(model)
+            .fetch_one(&self.readers)
+            .await?;
+            oldest = [oldest, of_model].into_iter().flatten().min();
+        }
+        Ok(oldest)
+    }
+
+    async fn models_that_wait(&self) -> Result<Vec<String>, StoreError> {
+        let sql = "WITH RECURSIVE models (model) AS ( \
+                       SELECT (SELECT model FROM jobs WHERE status = 'queued' AND model > '' ORDER BY model LIMIT 1) \
+                       UNION ALL \
+                       SELECT (SELECT jobs.model FROM jobs WHERE jobs.status = 'queued' \
+                               AND jobs.model > models.model ORDER BY jobs.model LIMIT 1) \
+                       FROM models WHERE models.model IS NOT NULL \
+                   ) \
+                   SELECT model FROM models WHERE model IS NOT NULL";
+        Ok(sqlx::query_scalar(sql).fetch_all(&self.readers).await?)
     }
 
     pub(in crate::jobs) async fn input(&self, sha256: &[u8; 32]) -> Result<Option<InputRow>, StoreError> {

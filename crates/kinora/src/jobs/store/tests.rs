@@ -5,7 +5,8 @@ mod plans;
 use super::*;
 use crate::jobs::{Outcome, SubmitError};
 
-const SETTINGS: StoreSettings = StoreSettings { queued_max: 1000, running_max: i64::MAX, attempts_max: 3 };
+const SETTINGS: StoreSettings =
+    StoreSettings { queued_max: 1000, running_max: i64::MAX, attempts_max: 3, schema: Schema::Renewed };
 
 /// Every case on every store.
 macro_rules! conformance {
@@ -37,6 +38,8 @@ conformance! {
     urgent_jobs_go_first_among_their_organisations_own,
     an_organisation_has_no_more_in_progress_than_it_may,
     workers_are_counted_while_they_are_there,
+    a_worker_is_leased_jobs_of_the_model_it_asks_for_and_no_others,
+    the_oldest_that_waits_is_found_whoever_submitted_it,
     only_what_ended_before_the_cutoff_is_forgotten,
     a_picture_is_forgotten_once_nobody_names_it_and_nobody_was_handed_it_lately,
     work_wakes_a_waiting_worker,
@@ -424,7 +427,7 @@ async fn an_organisation_has_no_more_in_progress_than_it_may(home: Home) {
 }
 
 fn presence(worker: &str, pace_ms: Option<i64>) -> Presence {
-    Presence { worker_id: worker.into(), model: "model".into(), engine: "pattern".into(), pace_ms }
+    Presence { worker_id: worker.into(), models: vec!["model".into()], engine: "pattern".into(), pace_ms }
 }
 
 async fn workers_are_counted_while_they_are_there(home: Home) {
@@ -432,8 +435,11 @@ async fn workers_are_counted_while_they_are_there(home: Home) {
     for (worker, pace_ms) in [("a", None), ("b", Some(4000)), ("a", Some(4000))] {
         fixture.store.worker_present(presence(worker, pace_ms)).await.unwrap();
     }
-    assert_eq!(fixture.store.workers_count("model").await.unwrap(), 2);
-    assert_eq!(fixture.store.workers_count("other").await.unwrap(), 0);
+    let both = Presence { models: vec!["model".into(), "more".into()], ..presence("b", Some(4000)) };
+    fixture.store.worker_present(both).await.unwrap();
+    for (model, count) in [("model", 2), ("more", 1), ("other", 0)] {
+        assert_eq!(fixture.store.engines(model).await.unwrap(), vec!["pattern"; count], "{model}");
+    }
     for _ in 0..3 {
         fixture.submit("org").await;
     }
@@ -443,8 +449,45 @@ async fn workers_are_counted_while_they_are_there(home: Home) {
         Some(6),
         "3 before, 2 s each"
     );
-    fixture.store.worker_gone("a".into()).await.unwrap();
-    assert_eq!(fixture.store.workers_count("model").await.unwrap(), 1);
+    fixture.store.worker_gone("b".into()).await.unwrap();
+    assert_eq!(fixture.store.engines("model").await.unwrap().len(), 1);
+    assert_eq!(fixture.store.engines("more").await.unwrap().len(), 0, "it is gone for all its models");
+}
+
+async fn a_worker_is_leased_jobs_of_the_model_it_asks_for_and_no_others(home: Home) {
+    let fixture = Fixture::new(home, SETTINGS).await;
+    let submit = |model: &str| fixture.store.submit(NewJob { model: model.into(), ..new_job("org") });
+    let first = submit("large").await.unwrap().unwrap();
+    let second = submit("small").await.unwrap().unwrap();
+    let claim = |model: &str| {
+        let claim = Claim { model: model.into(), worker_id: "worker".into(), lease_ms: 60_000, now_ms: 5 };
+        fixture.store.claim(claim)
+    };
+    assert_eq!(claim("small").await.unwrap().unwrap().id, second.id, "what waits longer is of another model");
+    assert_eq!(claim("small").await.unwrap(), None);
+    let mut unended: Vec<_> = fixture.store.unended().await.unwrap();
+    unended.retain(|known| known.jobs_count > 0);
+    unended.sort_by(|one, other| one.model.cmp(&other.model));
+    let counted: Vec<_> = unended.iter().map(|known| (known.model.as_str(), known.status.as_str())).collect();
+    assert_eq!(counted, [("large", "queued"), ("small", "processing")]);
+    assert_eq!(claim("large").await.unwrap().unwrap().id, first.id);
+}
+
+async fn the_oldest_that_waits_is_found_whoever_submitted_it(home: Home) {
+    let fixture = Fixture::new(home, SETTINGS).await;
+    let submit = |org: &str, model: &str, priority, now_ms| {
+        fixture.store.submit(NewJob { model: model.into(), priority, now_ms, ..new_job(org) })
+    };
+    assert_eq!(fixture.store.oldest_queued_ms().await.unwrap(), None);
+    let oldest = submit("b", "small", 0, 10).await.unwrap().unwrap();
+    for (org, model, priority, now_ms) in
+        [("b", "small", 9, 20), ("a", "large", 0, 30), ("c", "small", 0, 40), ("a", "small", 5, 50)]
+    {
+        submit(org, model, priority, now_ms).await.unwrap().unwrap();
+    }
+    assert_eq!(fixture.store.oldest_queued_ms().await.unwrap(), Some(10));
+    fixture.store.cancel("b", oldest.id, 60).await.unwrap().unwrap().unwrap();
+    assert_eq!(fixture.store.oldest_queued_ms().await.unwrap(), Some(20));
 }
 
 async fn only_what_ended_before_the_cutoff_is_forgotten(home: Home) {

@@ -35,7 +35,7 @@ const fn expect(
 const SEQ: &str = "INTEGER PRIMARY KEY (rowid";
 const JOB_ID: &str = "sqlite_autoindex_jobs_1 (id=?)";
 
-const EXPECTED: [Expected; 21] = [
+const EXPECTED: [Expected; 23] = [
     expect(
         "submit: room in the queue",
         "SELECT org_id, model, CAST(SUM(count) AS BIGINT) FROM job_counts",
@@ -83,6 +83,17 @@ const EXPECTED: [Expected; 21] = [
         "SELECT * FROM jobs WHERE status = 'queued' AND model = ? AND org_id = ?",
         &["jobs_queue (model=? AND org_id=?)"],
         &["jobs_queue"],
+    ),
+    expect("metrics: models that wait", "WITH RECURSIVE models", &["jobs_queue (model>?)"], &["jobs_queue"]),
+    expect(
+        "metrics: the oldest that waits",
+        "WITH RECURSIVE orgs",
+        &[
+            "jobs_queue (model=?)",
+            "jobs_queue (model=? AND org_id>?)",
+            "jobs_by_org_status (org_id=? AND status=?)",
+        ],
+        &["jobs_queue", "jobs_by_org_status"],
     ),
     expect("lease: the turn", "INSERT INTO turns", &["turns_last"], &["turns_last"]),
     expect(
