@@ -114,17 +114,18 @@ KEDA = {
 }
 
 
-def test_the_scaler_is_as_keda_wants_it_and_points_at_what_is_there() -> None:
-    found = objects("scale-on-queue.yaml")
+def test_the_scalers_are_as_keda_wants_them_and_point_at_what_is_there() -> None:
+    own = [item for path in (DEPLOY / "kubernetes").glob("*.yaml") for item in objects(path.name)]
+    found = [item for item in own if item["apiVersion"].startswith("keda.sh/")]
     assert {item["kind"] for item in found} == set(KEDA)
     for item in found:
         body = closed(["apiVersion", "kind", "metadata", "spec"], metadata=NAMED, spec=KEDA[item["kind"]])
         body["properties"] |= {"apiVersion": {"const": "keda.sh/v1alpha1"}, "kind": TEXT}
         jsonschema.validate(item, body)
-    named = {(item["kind"], item["metadata"]["name"]) for item in found + objects("kinora.yaml")}
-    scaled = next(item["spec"] for item in found if item["kind"] == "ScaledObject")
-    assert ("Deployment", scaled["scaleTargetRef"]["name"]) in named
-    assert ("TriggerAuthentication", scaled["triggers"][0]["authenticationRef"]["name"]) in named
+    named = {(item["kind"], item["metadata"]["name"]) for item in own}
+    for scaled in (item["spec"] for item in found if item["kind"] == "ScaledObject"):
+        assert ("Deployment", scaled["scaleTargetRef"]["name"]) in named
+        assert ("TriggerAuthentication", scaled["triggers"][0]["authenticationRef"]["name"]) in named
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
