@@ -10,6 +10,8 @@ mod bf16;
 mod channel_norm;
 mod conv;
 mod elementwise;
+#[cfg(feature = "flash-attn")]
+mod flash;
 mod linear;
 mod matmul;
 mod norm;
@@ -90,6 +92,10 @@ impl Ops {
     pub fn attention(self, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor, WanError> {
         match self.set {
             Set::Cpu => attention::attention(q, k, v, heads, self.products),
+            #[cfg(feature = "flash-attn")]
+            Set::Tensors if flash::serves(q, q.dim(1)? / heads, self.products) => {
+                flash::attention(q, k, v, heads)
+            }
             Set::Tensors => tensors::attention(q, k, v, heads),
         }
     }
