@@ -18,8 +18,10 @@ const MIDDLES: usize = 2;
 /// With the tensor library's operations: as they are multiplied, widened, with their bias, or after GELU.
 const TENSOR_MIDDLES: usize = 3;
 
-/// Bytes that one thread needs for its tile of attention.
-const SCRATCH_BYTES: usize = 1 << 19;
+/// Bytes that one thread needs for the scores of its tile of attention, once as they are and once laid out for a product.
+const SCORES_SCRATCH_BYTES: usize = 1 << 19;
+/// Queries of a tile and keys of a block, of one head, that it lays out besides.
+const SCRATCH_ROWS: usize = 640;
 
 impl Dit {
     /// Bytes that [`Dit::forward`] and what its steps share work with by `ops`, beside the weights, for latents of this
@@ -37,7 +39,8 @@ impl Dit {
             Set::Cpu => {
                 // In bf16 keys and values are laid out once more, in half the width.
                 let narrow = usize::from(ops.products == Products::Bf16);
-                let scratch = rayon::current_num_threads() * SCRATCH_BYTES;
+                let laid_out = SCRATCH_ROWS * config.attention_head_dim * size_of::<f32>();
+                let scratch = rayon::current_num_threads() * (SCORES_SCRATCH_BYTES + laid_out);
                 let feed_forward = IN_FEED_FORWARD * all + (MIDDLES * middle).max(all);
                 ((IN_ATTENTION + narrow) * all + scratch, feed_forward + scratch)
             }
