@@ -84,9 +84,11 @@ def stacked(strips: list[Image.Image]) -> Image.Image:
     return page
 
 
-def write_index(out: Path, pages: dict[str, list[str]]) -> None:
+def write_index(out: Path) -> None:
+    """All pages that are there, those of earlier runs included: a whole gallery may be made in pieces."""
     body = []
-    for name, clips in pages.items():
+    for page in sorted(out.glob("*.jpg")):
+        name, clips = page.stem, sorted(clip.stem for clip in (out / page.stem).glob("*.mp4"))
         links = " ".join(f'<a href="{name}/{clip}.mp4">{html.escape(clip)}</a>' for clip in clips)
         body.append(f'<h2>{html.escape(name)}</h2><p>{links}</p><img src="{name}.jpg" loading="lazy">')
     style = "<style>body{background:#222;color:#ddd;font-family:sans-serif}a{color:#9cf}img{max-width:100%}</style>"
@@ -106,7 +108,7 @@ def main() -> int:
     unknown = set(options.photos or ()) - found.keys()
     if unknown:
         sys.exit(f"no photographs {sorted(unknown)}; there are: {', '.join(found)}")
-    pages: dict[str, list[str]] = {}
+    photos_count, clips_count = 0, 0
     for name, (photo, shows) in found.items():
         if options.photos and name not in options.photos:
             continue
@@ -122,10 +124,10 @@ def main() -> int:
             strips.append(row(shown, label))
         if strips:
             stacked(strips).save(options.out / f"{name}.jpg", quality=88)
-            pages[name] = list(wanted)
+            photos_count, clips_count = photos_count + 1, clips_count + len(strips)
             print(f"{options.out / name}.jpg: {len(wanted)} clips", flush=True)
-    write_index(options.out, pages)
-    print(f"{sum(map(len, pages.values()))} clips of {len(pages)} photographs; open {options.out / 'index.html'}")
+    write_index(options.out)
+    print(f"{clips_count} clips of {photos_count} photographs; open {options.out / 'index.html'}")
     return 0
 
 
