@@ -138,10 +138,9 @@ pub(crate) fn without_place(plan: &Plan, regions: &Regions) -> Vec<Effect> {
     let placed = |effect: Effect| match effect {
         Effect::Water | Effect::Waves | Effect::Stream => has(&regions.water) || has(&regions.stream),
         Effect::Clouds => has(&regions.sky),
-        Effect::Foliage => has(&regions.vegetation),
+        Effect::Foliage | Effect::Wind => has(&regions.vegetation),
         Effect::Hair => has(&regions.hair),
         Effect::Fabric => has(&regions.cloth),
-        Effect::Wind => has(&regions.vegetation) || has(&regions.hair),
         Effect::Fire => has(&regions.fire),
         Effect::Lights => has(&regions.lights),
         _ => true,
@@ -170,8 +169,8 @@ impl Fields {
             }
         };
         sway(Kind::Foliage, &regions.vegetation, either(of(Effect::Foliage), wind));
-        sway(Kind::Hair, &regions.hair, either(of(Effect::Hair), wind));
-        // Only its colour says what is cloth: wind alone does not move it, words must name it.
+        // Little more than colour says what is hair or cloth: wind alone does not move them, words must name them.
+        sway(Kind::Hair, &regions.hair, of(Effect::Hair));
         sway(Kind::Cloth, &regions.cloth, of(Effect::Fabric));
         let mut glows = Vec::new();
         if let (Some(mask), Some(drive)) = (&regions.lights, of(Effect::Lights))

@@ -23,6 +23,8 @@ struct Light {
     /// Bright parts.
     ambient: f32,
     mean: f32,
+    /// Its mean colour, of luminance 1, half way towards white.
+    tint: [f32; 3],
 }
 
 /// All overlays of a clip.
@@ -219,7 +221,12 @@ impl Light {
         let small = luminance(scene, frame, 8);
         let mean = small.data.iter().sum::<f32>() / small.data.len() as f32;
         let ambient = small.percentile(0.95, |_| true).unwrap_or(0.5).clamp(0.25, 1.0);
-        Self { ambient, mean }
+        let rgb = scene.background.rgb.as_chunks::<3>().0;
+        let sum =
+            rgb.iter().step_by(61).fold([0.0f32; 3], |sum, p| [0, 1, 2].map(|c| sum[c] + f32::from(p[c])));
+        let bright = 0.299 * sum[0] + 0.587 * sum[1] + 0.114 * sum[2];
+        let tint = sum.map(|c| if bright > 0.0 { 0.5 + 0.5 * (c / bright).clamp(0.5, 1.5) } else { 1.0 });
+        Self { ambient, mean, tint }
     }
 }
 

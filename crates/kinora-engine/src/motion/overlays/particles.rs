@@ -35,7 +35,7 @@ enum Look {
     Spark([f32; 3]),
     /// Light along a line.
     Streak([f32; 3]),
-    /// Tumbling ellipses of three tints.
+    /// Tumbling petals of three tints.
     Petal([[f32; 3]; 3]),
 }
 
@@ -139,7 +139,7 @@ pub(super) const KINDS: &[Kind] = &[
         course: |p, t, speed| Course {
             x: p.x + p.z * (0.09 * t * speed + 0.03 * swing(p.hz[0], t, p.phase[0])),
             y: p.y + (0.2 + 0.8 * p.z) * p.pace * 0.14 * speed * t,
-            radius: 2.0 + 6.0 * p.z,
+            radius: 3.5 + 11.0 * p.z.powf(1.4),
             alpha: 0.95,
         },
     },
@@ -176,7 +176,7 @@ enum Blend {
     Halo,
 }
 
-/// One shape: an ellipse around (x, y), or a line from there on.
+/// One shape: a disc or a petal around (x, y), or a line from there on.
 #[derive(Debug, Clone, Copy)]
 struct Sprite {
     x: f32,
@@ -190,9 +190,21 @@ struct Sprite {
 
 #[derive(Debug, Clone, Copy)]
 enum Shape {
-    Disc { radius: f32, soft: f32 },
-    Line { dx: f32, dy: f32, half_width: f32 },
-    Ellipse { axis: (f32, f32), long: f32, short: f32 },
+    Disc {
+        radius: f32,
+        soft: f32,
+    },
+    Line {
+        dx: f32,
+        dy: f32,
+        half_width: f32,
+    },
+    /// Round at one end of its axis, narrow at the other.
+    Petal {
+        axis: (f32, f32),
+        long: f32,
+        short: f32,
+    },
 }
 
 impl Particles {
@@ -281,8 +293,9 @@ impl Particles {
                 let turn = particle.phase[0] + t_s * (1.0 + 2.0 * particle.hz[0]);
                 let squeeze = 0.35 + 0.65 * swing(particle.hz[1], t_s, particle.phase[1]).abs();
                 let axis = (turn.cos(), turn.sin());
-                let ellipse = Shape::Ellipse { axis, long: radius, short: radius * squeeze };
-                (tinted(tint, 0.35 + 0.65 * self.light.mean), ellipse, round(radius + 1.5))
+                let petal = Shape::Petal { axis, long: radius, short: 0.7 * radius * squeeze };
+                // Thin as they are, petals let through the light that falls on them.
+                (tinted(tint, 0.45 + 0.55 * self.light.ambient), petal, round(radius + 1.5))
             }
         }
     }
@@ -354,9 +367,9 @@ impl Shape {
                 // Fainter towards its tail, as a streak is.
                 (1.0 - smoothstep(half_width - 0.5, half_width + 0.9, off)) * (0.35 + 0.65 * along)
             }
-            Self::Ellipse { axis: (cos, sin), long, short } => {
-                let (u, v) = (dx * cos + dy * sin, dy * cos - dx * sin);
-                let inside = 1.0 - (u / long).hypot(v / short);
+            Self::Petal { axis: (cos, sin), long, short } => {
+                let (u, v) = ((dx * cos + dy * sin) / long, dy * cos - dx * sin);
+                let inside = 1.0 - u.hypot(v / (short * (1.0 - 0.45 * u.clamp(-1.0, 1.0))));
                 smoothstep(-0.5, 0.5, inside * short)
             }
         }

@@ -26,7 +26,8 @@ impl Fog {
         let bright = (0.14 + 0.40 * light.ambient + 0.40 * light.mean) * 255.0;
         Self {
             tiles: [Tile::new(Noise::new(seed, "fog"), 3, 4), Tile::new(Noise::new(seed, "fog warp"), 3, 4)],
-            colour: [0.86, 0.88, 0.90].map(|c| c * bright),
+            // Fog takes the colour of what lights it; white over a blue hour looks like yellow smoke.
+            colour: [0, 1, 2].map(|c| [0.86, 0.88, 0.90][c] * light.tint[c] * bright),
             frame: *frame,
             drive: *drive,
         }
@@ -100,13 +101,15 @@ impl Smoke {
             }
             let wander = 0.030 * up * (5.0 * up - 1.5 * rise).sin()
                 + 0.05 * up.powf(1.5) * warp.at(16.0 * t_s, y * SCALE * 0.22 + rise * 12.0);
-            let spread = 0.045 + 0.095 * up;
+            let spread = 0.050 + 0.105 * up;
             let profile = (-((x - source_x - wander) / spread).powi(2)).exp();
-            let shift = warp.at(x * SCALE * 0.6, y * SCALE * 0.6 + rise * 26.0) * 16.0 * (0.3 + up);
-            let coarse = body.at(x * SCALE * 1.1 + shift, y * SCALE * 0.55 + rise * 44.0);
-            let fine = warp.at(x * SCALE * 2.1 - shift * 0.7, y * SCALE * 1.05 + rise * 62.0);
+            let shift = warp.at(x * SCALE * 1.1, y * SCALE * 0.9 + rise * 30.0) * 22.0 * (0.3 + up);
+            let curl = warp.at(x * SCALE * 0.9 + 91.0, y * SCALE * 1.1 + rise * 34.0) * 14.0 * up;
+            // Small against the plume: larger, and it comes and goes as a whole.
+            let coarse = body.at(x * SCALE * 2.6 + shift, y * SCALE * 1.5 + curl + rise * 62.0);
+            let fine = warp.at(x * SCALE * 4.2 - shift * 0.7, y * SCALE * 2.4 - curl + rise * 84.0);
             // Veils with holes, not threads.
-            let veil = (0.45 + 0.42 * coarse + 0.16 * fine).clamp(0.0, 1.2);
+            let veil = (0.72 + 0.20 * coarse + 0.12 * fine).clamp(0.0, 1.2);
             veil * veil * profile * smoothstep(0.0, 0.25, up) * (1.0 - smoothstep(0.45, 1.1, up)) * fade
         })
     }

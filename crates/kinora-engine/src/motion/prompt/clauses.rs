@@ -145,7 +145,10 @@ fn search(clauses: &mut [Clause], tokens: &[Token], roles: &[Role], denying: boo
         if !named && clause.is_of(is_scene) {
             // Grass sways and flames tremble, even after words about the camera.
             let shakes = |found: &Found| matches!(found.entry.meaning, Meaning::Camera(Move::Handheld, _));
-            clause.found.retain(|found| !(found.of_camera && shakes(found)));
+            // What stands before the verb is what moves: "hair moves in the wind".
+            let scenic = |found: &&Found| is_scene(found.entry.meaning);
+            let doer = clause.found.iter().find(scenic).map_or(usize::MAX, |found| found.span.start);
+            clause.found.retain(|found| !found.of_camera || (found.span.start < doer && !shakes(found)));
         }
         clause.found.extend(find(tokens, turn..range.end, Search { of_camera, denying: true }, &may_skip));
         // A clause about something else takes the floor from the camera.

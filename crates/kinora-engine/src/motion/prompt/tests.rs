@@ -66,6 +66,13 @@ fn what_sways_is_what_the_clause_is_about() {
         assert_eq!(read(still).handheld, 0.0, "{still}");
         assert!(effects(still).contains(&Effect::Foliage), "{still}");
     }
+    for still in ["static camera, hair moves in the wind", "the camera is static, the clouds move right"] {
+        assert_eq!(moves(still), [], "{still}");
+    }
+    assert_eq!(
+        moves("the camera pans left, then moves in over the water"),
+        [(Move::Pan, -1), (Move::Push, 1)]
+    );
     assert!(read("the camera sways, snow falls").handheld > 0.5);
     assert!(read("grass waves, handheld").handheld > 0.5);
 }

@@ -1,9 +1,8 @@
-//! The layers: the canvas continued beyond the picture, the background filled in, the residual foreground.
+//! The layers: the background filled in, the residual foreground.
 //!
-//! Always true: the canvas is the fitted picture inside its margins, bit for bit; foreground over background is
-//! the canvas, exactly after rounding. The background is filled in the whole ring around the subject too, and
-//! the foreground carries what the fill differs by, so that halos and compression noise travel with the subject
-//! instead of staying behind as a ghost.
+//! Always true: foreground over background is the canvas, exactly after rounding. The background is filled in the
+//! whole ring around the subject too, and the foreground carries what the fill differs by, so that halos and
+//! compression noise travel with the subject instead of staying behind as a ghost.
 
 use rayon::prelude::*;
 
@@ -14,13 +13,9 @@ use super::morphology::{dilated, distance};
 use super::patch_match::{Hole, complete};
 use super::pull_push::filled;
 use super::{Canvas, Foreground};
-use crate::Picture;
 
 /// Grey levels times patch values per squared share of the longer side: see [`Hole`].
-const OUTPAINT_PENALTIES: (f32, f32) = (60_000.0, 10_000.0);
 const FILL_PENALTIES: (f32, f32) = (120_000.0, 40_000.0);
-/// How much of the picture's finest detail is mirrored into the margin.
-const MARGIN_DETAIL: f32 = 0.8;
 /// The hole behind the subject: alpha from here on, grown by so many half-size pixels.
 const HOLE_ALPHA: f32 = 0.02;
 const HOLE_GROWN_PX: usize = 3;
@@ -32,49 +27,6 @@ const SURROUNDINGS_PX: usize = 80;
 const RIM_PX: (f32, f32) = (0.5, 4.0);
 
 impl Canvas {
-    fn frame(&self) -> (usize, usize) {
-        (self.width_px - 2 * self.margin_x_px, self.height_px - 2 * self.margin_y_px)
-    }
-
-    /// `[H, W, 3]`: the picture, its texture continued into the margin.
-    pub(crate) fn outpainted(&self, picture: &Picture) -> Vec<u8> {
-        let (width, height) = self.frame();
-        let (mx, my) = (self.margin_x_px / 2, self.margin_y_px / 2);
-        let small = halved(width, height, picture.rgb());
-        let (half_width, half_height) = (self.width_px / 2, self.height_px / 2);
-        let inside =
-            |x: usize, y: usize| (mx..mx + width / 2).contains(&x) && (my..my + height / 2).contains(&y);
-        let known = small.each(|p| {
-            Map::from_fn(
-                half_width,
-                half_height,
-                |x, y| if inside(x, y) { p.at(x - mx, y - my) } else { 0.0 },
-            )
-        });
-        let fill = Map::from_fn(half_width, half_height, |x, y| f32::from(u8::from(!inside(x, y))));
-        let (row_penalty, column_penalty) = OUTPAINT_PENALTIES;
-        let half = complete(&known, &Hole { fill: &fill, avoid: None, row_penalty, column_penalty });
-        let mut rgb = self.mirrored(picture);
-        rgb.par_chunks_mut(self.width_px * 3).enumerate().for_each(|(y, row)| {
-            let frame_rows = self.margin_y_px..self.margin_y_px + height;
-            for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
-                if frame_rows.contains(&y) && (self.margin_x_px..self.margin_x_px + width).contains(&x) {
-                    continue;
-                }
-                // The pixel mirrored here, less its own soft version, is the detail.
-                let u = super::canvas::mirror(x as isize - self.margin_x_px as isize, width);
-                let v = super::canvas::mirror(y as isize - self.margin_y_px as isize, height);
-                for (c, value) in pixel.iter_mut().enumerate() {
-                    let detail = f32::from(*value) / 255.0 - at_half(&small.0[c], u, v);
-                    let soft = at_half(&half.0[c], x, y);
-                    // The cast clamps.
-                    *value = ((soft + MARGIN_DETAIL * detail) * 255.0 + 0.5) as u8;
-                }
-            }
-        });
-        rgb
-    }
-
     /// The canvas at half size.
     pub(crate) fn halved(&self, rgb: &[u8]) -> Planes {
         halved(self.width_px, self.height_px, rgb)
@@ -82,7 +34,7 @@ impl Canvas {
 }
 
 /// Mean of 2 x 2 pixels; both sizes even.
-fn halved(width: usize, height: usize, rgb: &[u8]) -> Planes {
+pub(super) fn halved(width: usize, height: usize, rgb: &[u8]) -> Planes {
     let plane = |c: usize| {
         Map::from_rows(width / 2, height / 2, |y, out| {
             let (a, b) = rgb[2 * y * width * 3..(2 * y + 2) * width * 3].split_at(width * 3);
@@ -97,7 +49,7 @@ fn halved(width: usize, height: usize, rgb: &[u8]) -> Planes {
 }
 
 /// A half-size map at a full-size pixel.
-fn at_half(map: &Map, x_px: usize, y_px: usize) -> f32 {
+pub(super) fn at_half(map: &Map, x_px: usize, y_px: usize) -> f32 {
     map.bilinear((x_px as f32 - 0.5) / 2.0, (y_px as f32 - 0.5) / 2.0)
 }
 
@@ -183,7 +135,7 @@ fn background_fill(half: &Planes, hole: &Map, depth: &Map) -> Planes {
     }));
     let band = hole.zip(depth, |h, d| f32::from(u8::from(h > 0.5 && d < TEXTURE_DEPTH_PX)));
     let (row_penalty, column_penalty) = FILL_PENALTIES;
-    complete(&base, &Hole { fill: &band, avoid: Some(hole), row_penalty, column_penalty })
+    complete(&base, &Hole { fill: &band, avoid: Some(hole), row_penalty, column_penalty }).picture
 }
 
 fn bounds(rgba: &[i16], width: usize) -> Option<[usize; 4]> {

@@ -14,6 +14,7 @@ mod guided;
 pub(crate) mod inspect;
 mod layers;
 mod map;
+mod margin;
 mod matte;
 mod mixture;
 mod morphology;

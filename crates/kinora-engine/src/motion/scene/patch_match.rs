@@ -45,8 +45,17 @@ const VOTE_DIFFERENCE: f32 = 10.0;
 /// How far the rim's correction reaches into the hole, in pixels.
 const MEMBRANE_PX: f32 = 30.0;
 
-/// The picture (0..1) with the hole filled. Without enough known picture the fill is merely smooth.
-pub(crate) fn complete(picture: &Planes, hole: &Hole<'_>) -> Planes {
+/// A picture whose hole is filled.
+#[derive(Debug)]
+pub(crate) struct Completed {
+    /// 0..1.
+    pub(crate) picture: Planes,
+    /// The number (row-major) of the pixel that each pixel looks most like: its own outside of the hole.
+    pub(crate) origins: Vec<u32>,
+}
+
+/// Fills the hole of a picture (0..1). Without enough known picture the fill is merely smooth.
+pub(crate) fn complete(picture: &Planes, hole: &Hole<'_>) -> Completed {
     let avoid = hole.avoid.map_or_else(|| hole.fill.clone(), |a| a.zip(hole.fill, f32::max));
     let smooth = filled(&[&picture.0[0], &picture.0[1], &picture.0[2]], &avoid.map(|a| 1.0 - a));
     let base = Planes([0, 1, 2].map(|c| {
@@ -79,9 +88,12 @@ pub(crate) fn complete(picture: &Planes, hole: &Hole<'_>) -> Planes {
     let finest_size = (picture.width(), picture.height());
     match matches {
         Some(level) if (level.width, level.height) == finest_size => {
-            level.membrane(&pyramid[0].0, &pyramid[0].2)
+            Completed { picture: level.membrane(&pyramid[0].0, &pyramid[0].2), origins: level.origins() }
         }
-        _ => pyramid.swap_remove(0).0,
+        _ => Completed {
+            picture: pyramid.swap_remove(0).0,
+            origins: (0..(finest_size.0 * finest_size.1) as u32).collect(),
+        },
     }
 }
 
@@ -355,6 +367,18 @@ impl Level {
                 self.pixels.copy_within(from..from + 4, to);
             }
         }
+    }
+
+    /// See [`Completed`].
+    fn origins(&self) -> Vec<u32> {
+        let origin = |j: usize| {
+            let i = (j / self.width + PAD) * self.stride + j % self.width + PAD;
+            let from = if self.hole[i] { self.matches[i] as usize } else { i };
+            let (x, y) = (from % self.stride, from / self.stride);
+            // Valid patches lie inside the picture.
+            ((y - PAD) * self.width + x - PAD) as u32
+        };
+        (0..self.width * self.height).map(origin).collect()
     }
 
     /// The picture with the filled hole, shifted so that it meets the known rim.

@@ -49,7 +49,9 @@ impl Kind {
             Self::Lights => 0.0002,
             Self::Fire => 0.002,
             Self::Hair | Self::Cloth => 0.005,
-            Self::Water | Self::Stream | Self::Sky | Self::Vegetation => 0.015,
+            Self::Water | Self::Stream | Self::Sky => 0.015,
+            // Less is as often a pair of green eyes.
+            Self::Vegetation => 0.03,
         }
     }
 
@@ -84,7 +86,7 @@ pub(crate) fn seen(study: &Study, sky: &Sky, subject: Option<&Map>) -> Vec<Seen>
         water,
         stream,
         sure(Kind::Lights, lights(study, sky)),
-        sure(Kind::Cloth, cloth(study, sky, &vegetation)),
+        sure(Kind::Cloth, cloth(study, sky, &vegetation, subject)),
         fire(study),
     ];
     all.extend(subject.map(|s| sure(Kind::Hair, hair(study, s))));
@@ -146,14 +148,7 @@ fn dark_around(study: &Study, i: usize) -> bool {
 fn hair(study: &Study, subject: &Map) -> Map {
     let rows: Vec<usize> = (0..study.height).filter(|&y| subject.row(y).iter().any(|&v| v > 0.5)).collect();
     let (Some(&top), Some(&bottom)) = (rows.first(), rows.last()) else { return study.map(|_| 0.0) };
-    let skin = study
-        .map(|i| {
-            let [hue, saturation, value] = study.hsv.at(i);
-            let skin =
-                !(35.0..=345.0).contains(&hue) && saturation > 0.15 && saturation < 0.62 && value > 0.3;
-            f32::from(u8::from(skin))
-        })
-        .blurred(2.0);
+    let skin = study.map(|i| f32::from(u8::from(is_skin(study.hsv.at(i))))).blurred(2.0);
     // Hair without a face below is fur, stone or petals.
     let upper = top + (bottom - top) / 2;
     let in_upper = |i: usize| subject.data[i] > 0.5 && i / study.width <= upper;
@@ -165,27 +160,39 @@ fn hair(study: &Study, subject: &Map) -> Map {
     if !(0.12..0.8).contains(&(faces / cells.max(1.0))) {
         return study.map(|_| 0.0);
     }
+    // Strands have texture; porcelain, lacquer and petals shine.
+    let texture = study.slope_x.zip(&study.slope_y, |x, y| x + y).blurred(3.0);
     study.map(|i| {
         let below_top = ((i / study.width) as f32 - top as f32) / (bottom - top + 1) as f32;
         subject.data[i]
             * (1.0 - smoothstep(below_top, 0.45, 0.7))
             * (1.0 - smoothstep(skin.data[i], 0.35, 0.65))
+            * smoothstep(texture.data[i], 0.012, 0.03)
     })
 }
 
-/// Saturated and not leaves.
-fn cloth(study: &Study, sky: &Sky, vegetation: &Map) -> Map {
+/// The colours of faces, among others.
+fn is_skin([hue, saturation, value]: [f32; 3]) -> bool {
+    !(35.0..=345.0).contains(&hue) && saturation > 0.15 && saturation < 0.62 && value > 0.3
+}
+
+/// Saturated, neither leaves nor skin; what someone wears rather than what else is coloured.
+fn cloth(study: &Study, sky: &Sky, vegetation: &Map, subject: Option<&Map>) -> Map {
+    const WORN_FROM: f32 = 0.02;
     let sky_counts = sky.is_found();
     let saturated = study
         .map(|i| {
-            let [_, saturation, value] = study.hsv.at(i);
-            if value > 0.2 { saturation * (1.0 - vegetation.data[i]) } else { 0.0 }
+            let colour @ [_, saturation, value] = study.hsv.at(i);
+            // A face that ripples is worse than a dress that does not.
+            if value > 0.2 && !is_skin(colour) { saturation * (1.0 - vegetation.data[i]) } else { 0.0 }
         })
         .blurred(2.0);
-    study.map(|i| {
+    let all = study.map(|i| {
         let sky = if sky_counts { sky.mask.data[i] } else { 0.0 };
         smoothstep(saturated.data[i], 0.35, 0.55) * (1.0 - sky)
-    })
+    });
+    let worn = subject.map(|subject| all.zip(subject, |a, s| a * s));
+    worn.filter(|worn| worn.mean() > WORN_FROM).unwrap_or(all)
 }
 
 /// Bright, saturated, between red and yellow; believed where it outshines everything else.

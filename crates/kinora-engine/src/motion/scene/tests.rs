@@ -287,6 +287,27 @@ fn the_margin_continues_the_picture() {
 }
 
 #[test]
+fn a_calm_margin_goes_on_with_the_slope_it_had() {
+    const SLOPE: f32 = 0.12;
+    let fitted = fit(&drawn(|x, y| [30.0 + SLOPE * x as f32, 40.0 + 0.1 * y as f32, 90.0]));
+    let canvas = Canvas::around(&fitted);
+    let (width, mx, my) = (canvas.width_px, canvas.margin_x_px, canvas.margin_y_px);
+    // Red from the rim to 40 pixels beyond it: a mirror image would turn back.
+    let rise = |rgb: &[u8], rim: usize, beyond: usize| {
+        let red = |x: usize| -> f32 { (my..my + 600).map(|y| f32::from(rgb[(y * width + x) * 3])).sum() };
+        (red(beyond) - red(rim)) / 600.0
+    };
+    let sides = |rgb: &[u8]| [rise(rgb, width - mx - 1, width - mx + 39), rise(rgb, mx - 40, mx)];
+    let wanted = SLOPE * 40.0;
+    let [right, left] = sides(&canvas.outpainted(&fitted));
+    for rise in [right, left] {
+        assert!((0.6 * wanted..1.3 * wanted).contains(&rise), "{rise} levels instead of {wanted}");
+    }
+    let [right, left] = sides(&canvas.mirrored(&fitted));
+    assert!(right < 0.0 && left < 0.0, "a mirror's crease went unnoticed: {right}, {left}");
+}
+
+#[test]
 fn the_number_of_threads_does_not_matter() {
     let fitted = fit(&landscape(true));
     let on = |threads: usize| {

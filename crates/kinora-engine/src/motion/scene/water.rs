@@ -45,7 +45,9 @@ pub(crate) fn seen(study: &Study, sky: &Sky, behind: &Map, vegetation: &Map) -> 
     let outdoor = 0.4 + 0.6 * sky.confidence;
     let bright = if sky.is_found() { mirrors(study, sky, &mask) } else { 1.0 };
     let water = Seen { kind: Kind::Water, mask, confidence: confidence * outdoor * bright };
-    let stream = Seen { kind: Kind::Stream, mask: stream(study, &traits, &open), confidence: 0.4 };
+    // Indoors, what is cooler than the rest is fur, porcelain or shade.
+    let nature = ramp(vegetation.mean(), 0.04, 0.15).max(0.6 * sky.confidence);
+    let stream = Seen { kind: Kind::Stream, mask: stream(study, &traits, &open), confidence: 0.4 * nature };
     (water, stream)
 }
 

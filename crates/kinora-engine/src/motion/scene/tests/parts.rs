@@ -105,7 +105,7 @@ fn a_hole_in_stripes_is_filled_with_stripes_and_never_from_what_is_to_be_avoided
         })
     }));
     let plain = Hole { fill: &hole, avoid: Some(&avoid), row_penalty: 0.0, column_penalty: 0.0 };
-    let full = complete(&picture, &plain);
+    let full = complete(&picture, &plain).picture;
     let (mut error, mut cells) = (0.0f32, 0.0f32);
     for i in 0..hole.data.len() {
         if hole.data[i] < 0.5 {
