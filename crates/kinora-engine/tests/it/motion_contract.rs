@@ -2,7 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use kinora_engine::{Engine, EngineError, FrameSink, GenerateSpec, MotionEngine, Picture, SinkError};
+use kinora_engine::{
+    ClipDuration, Engine, EngineError, FrameSink, GenerateSpec, MotionEngine, Picture, SinkError,
+};
 use proptest::prelude::*;
 
 use crate::clip::{Stop, card, first_frames, spec};
@@ -93,24 +95,24 @@ fn a_sink_that_fails_ends_the_clip_with_its_error() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
-    /// Any size and ratio that the service allows, any words, any seed.
+    /// Any size and ratio that the service allows, any words, any seed, both durations.
     #[test]
     fn any_request_renders(
-        (width_px, height_px) in (300u32..700, 0.4f32..2.5).prop_map(|(short, ratio)| {
-            if ratio < 1.0 { (short, (short as f32 / ratio) as u32) } else { ((short as f32 * ratio) as u32, short) }
-        }),
+        (width_px, height_px) in sizes(),
+        duration in prop_oneof![Just(ClipDuration::FiveSeconds), Just(ClipDuration::TenSeconds)],
         prompt in words(),
         negative_prompt in words(),
         cfg_scale in 0.0f32..=1.0,
         seed in 0..=GenerateSpec::SEED_MAX,
     ) {
         let picture = card(width_px, height_px);
-        let spec = GenerateSpec { prompt, negative_prompt, cfg_scale, seed, ..GenerateSpec::default() };
+        let spec = GenerateSpec { prompt, negative_prompt, cfg_scale, duration, seed };
         let format = MotionEngine.clip_format(width_px, height_px, &spec);
         prop_assert!(format.width_px.is_multiple_of(2) && format.height_px.is_multiple_of(2));
-        let frames = MotionEngine.stills(&spec, &picture, &[0, 50, 119], &Stop::default()).unwrap();
+        let last = format.frames_count - 1;
+        let frames = MotionEngine.stills(&spec, &picture, &[0, last * 2 / 5, last], &Stop::default()).unwrap();
         let plain = MotionEngine.stills(&GenerateSpec::default(), &picture, &[0], &Stop::default()).unwrap();
         prop_assert!(frames[0] == plain[0], "the words changed the first frame");
         for frame in &frames {
@@ -144,6 +146,15 @@ fn stills_are_frames_of_the_clip() {
     let clip = first_frames(&picture, &spec, 9);
     let stills = MotionEngine.stills(&spec, &picture, &[8, 3], &Stop::default()).unwrap();
     assert!(stills[0] == clip.frames[8] && stills[1] == clip.frames[3]);
+}
+
+/// Most are small, for time's sake; some have more pixels than a clip.
+fn sizes() -> impl Strategy<Value = (u32, u32)> {
+    let short = prop_oneof![3 => 300u32..700, 1 => 700u32..2600];
+    (short, 0.4f32..=2.5).prop_map(|(short, ratio)| {
+        let long = |ratio: f32| (short as f32 / ratio) as u32;
+        if ratio < 1.0 { (short, long(ratio)) } else { (long(1.0 / ratio), short) }
+    })
 }
 
 /// Vocabulary, modifiers and noise in any order.
