@@ -37,9 +37,11 @@ pub struct ServerSettings {
     /// Where Prometheus may ask; nowhere where `None`.
     pub metrics_listen: Option<SocketAddr>,
     pub public_url: Option<String>,
-    pub engine: Arc<dyn Engine>,
+    /// What makes videos here; nothing where `None`.
+    pub engine: Option<Arc<dyn Engine>>,
     /// Which models requests may ask for.
     pub names: ModelNames,
+    /// How many videos it makes at the same time.
     pub workers_count: u32,
     pub fetch: FetchPolicy,
     pub store: StoreSettings,
@@ -114,13 +116,13 @@ impl Server {
             let (store, artifacts) = (self.store.clone(), self.artifacts.clone());
             tasks.spawn(Retention { store, artifacts, keep }.run(stop.clone()));
         }
-        for _ in 0..self.settings.workers_count {
-            tasks.spawn(self.worker().run(stop.clone()));
+        for worker in self.workers() {
+            tasks.spawn(worker.run(stop.clone()));
         }
         if let Some(listener) = self.metrics_listener.take() {
             let here = Here {
                 names: self.settings.names.clone(),
-                engine: self.settings.engine.name(),
+                engine: self.settings.engine.as_ref().map(|engine| engine.name()),
                 workers_count: self.settings.workers_count,
             };
             tasks.spawn(serve_metrics(listener, self.store.clone(), here, stop.clone()));
@@ -141,16 +143,17 @@ impl Server {
         Ok(())
     }
 
-    fn worker(&self) -> Worker {
-        Worker {
+    fn workers(&self) -> impl Iterator<Item = Worker> {
+        let engines = self.settings.engine.iter().cycle().take(self.settings.workers_count as usize);
+        engines.map(|engine| Worker {
             store: self.store.clone(),
             artifacts: self.artifacts.clone(),
-            engine: self.settings.engine.clone(),
+            engine: engine.clone(),
             names: self.settings.names.clone(),
             worker_id: worker::new_id(),
             lease: self.settings.lease,
             grace: self.settings.grace,
-        }
+        })
     }
 
     fn app(&self, stop: CancellationToken) -> anyhow::Result<App> {
@@ -162,7 +165,7 @@ impl Server {
         let fetcher = Fetcher::new(self.settings.fetch.clone());
         Ok(App {
             intake: Intake::new(self.store.clone(), self.artifacts.clone(), signer, fetcher),
-            engine: (self.settings.workers_count > 0).then(|| self.settings.engine.clone()),
+            engine: self.settings.engine.clone(),
             names: self.settings.names.clone(),
             public: self.settings.public_url.as_deref().map(Origin::new),
             listen: self.address.to_string(),

@@ -14,11 +14,11 @@ use crate::jobs::{JobStore, Status, Unended};
 use crate::models::ModelNames;
 use crate::telemetry;
 
-/// What this process serves, and its own workers' engine.
+/// What this process serves, and its own workers' engine, where it has workers.
 #[derive(Debug, Clone)]
 pub struct Here {
     pub names: ModelNames,
-    pub engine: &'static str,
+    pub engine: Option<&'static str>,
     pub workers_count: u32,
 }
 
@@ -45,7 +45,9 @@ async fn scrape(State(measured): State<Measured>) -> Result<Response, ApiError> 
     telemetry::queue_oldest(Duration::from_millis(age_ms.unsigned_abs()));
     for name in here.names.iter() {
         telemetry::workers(name, store.engines(name).await?.len());
-        telemetry::own_workers(name, here.engine, here.workers_count);
+        if let Some(engine) = here.engine {
+            telemetry::own_workers(name, engine, here.workers_count);
+        }
     }
     measured.handle.run_upkeep();
     let content_type = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];

@@ -126,9 +126,8 @@ impl Serve {
         let stop = CancellationToken::new();
         stop_on_signals(&stop)?;
         self.collector.start()?;
-        let opened = self.engine.load(None, self.workers_count()).map_err(|e| Failure::Usage(e.into()))?;
-        let engine = opened.told();
-        let name = engine.name();
+        let engine = self.engine()?;
+        let name = engine.as_ref().map(|engine| engine.name());
         let server = Server::bind(self.settings(engine)?).await?;
         let origin = self.public_url.clone().unwrap_or_else(|| format!("http://{}", server.address()));
         self.greet(&server, &origin, name).await?;
@@ -138,11 +137,16 @@ impl Serve {
         Ok(())
     }
 
-    fn workers_count(&self) -> u32 {
-        if self.no_worker { 0 } else { self.workers }
+    /// What makes videos here. Without workers nothing is opened: a server for a fleet need not have the weights.
+    fn engine(&self) -> Result<Option<Arc<dyn Engine>>, Failure> {
+        if self.no_worker {
+            return Ok(None);
+        }
+        let opened = self.engine.load(None, self.workers).map_err(|e| Failure::Usage(e.into()))?;
+        Ok(Some(opened.told()))
     }
 
-    fn settings(&self, engine: Arc<dyn Engine>) -> Result<ServerSettings, Failure> {
+    fn settings(&self, engine: Option<Arc<dyn Engine>>) -> Result<ServerSettings, Failure> {
         Ok(ServerSettings {
             listen: self.listen,
             data_dir: self.database.data.data_dir.clone(),
@@ -152,7 +156,7 @@ impl Serve {
             public_url: self.public_url.clone(),
             engine,
             names: self.serve_as.names(),
-            workers_count: self.workers_count(),
+            workers_count: self.workers,
             fetch: FetchPolicy { allow: self.allow_fetch_from.clone(), ..FetchPolicy::default() },
             store: StoreSettings {
                 queued_max: self.queue_limit,
@@ -180,7 +184,7 @@ impl Serve {
     }
 
     /// Tells where the server is, and on first start how to use it.
-    async fn greet(&self, server: &Server, origin: &str, name: &str) -> Result<(), Failure> {
+    async fn greet(&self, server: &Server, origin: &str, engine: Option<&str>) -> Result<(), Failure> {
         let mut stdout = std::io::stdout();
         writeln!(stdout, "listening on http://{}", server.address())?;
         if server.store().keys().await?.is_empty() {
@@ -190,7 +194,7 @@ impl Serve {
         }
         tracing::info!(
             address = %server.address(), data_dir = %self.database.data.data_dir.display(),
-            engine = name, models = %self.serve_as.names(), documents = format!("{origin}/docs"), "server.started"
+            engine, models = %self.serve_as.names(), documents = format!("{origin}/docs"), "server.started"
         );
         Ok(())
     }

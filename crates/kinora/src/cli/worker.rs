@@ -113,7 +113,7 @@ impl WorkerCommand {
         if let Some(address) = self.metrics_listen {
             let listener = server::listen(address).await?;
             tracing::info!(address = %listener.local_addr()?, "metrics.listening");
-            let here = Here { names: names.clone(), engine: engine.name(), workers_count: self.workers };
+            let here = Here { names: names.clone(), engine: Some(engine.name()), workers_count: self.workers };
             tasks.spawn(server::serve_metrics(listener, store.clone(), here, stop.clone()));
         }
         tasks.spawn(worker::sweep_leases(store.clone(), stop.clone()));

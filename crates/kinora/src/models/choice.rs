@@ -157,7 +157,7 @@ impl EngineChoice {
                 }
                 let fit = Fit { needs: engine.needs()?, clips_count, memory: Memory::read() };
                 fit.problem().map_or(Ok(()), |problem| Err(ChoiceError::Memory(problem)))?;
-                Opened { warning: fit.warning().filter(|_| clips_count > 0), engine: Arc::new(engine) }
+                Opened { warning: fit.warning(), engine: Arc::new(engine) }
             }
         })
     }

@@ -77,7 +77,7 @@ impl Fit {
         let Needs { size, frames, .. } = self.needs;
         let each = format!("a clip of {}x{} and {frames} frames", size.width_px, size.height_px);
         match self.clips_count {
-            0 | 1 => each,
+            1 => each,
             count => format!("{each}, {count} at a time,"),
         }
     }
@@ -123,10 +123,6 @@ mod tests {
         }
         assert!(!fit(4, 3, "denoise").problem().unwrap().contains("--workers"));
         assert!(Fit { clips_count: 2, ..fit(4, 8, "denoise") }.problem().is_none());
-        assert!(
-            Fit { clips_count: 0, ..fit(4, 3, "denoise") }.problem().is_none(),
-            "a server without workers"
-        );
         // The weights are there once.
         assert!(Fit { clips_count: 2, ..fit(4, 18, "denoise") }.warning().is_none());
         let warning = Fit { clips_count: 2, ..fit(4, 17, "denoise") }.warning().unwrap();

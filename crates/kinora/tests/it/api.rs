@@ -338,7 +338,7 @@ async fn unknown_paths_wrong_methods_and_large_bodies_are_answered_in_json() {
 async fn a_running_request_shows_progress_and_is_cancelled_within_a_second() {
     let gate = Arc::new(Semaphore::new(0));
     let engine = Arc::new(GatedEngine { gate: gate.clone() });
-    let server = TestServer::start_with(|settings| settings.engine = engine).await;
+    let server = TestServer::start_with(|settings| settings.engine = Some(engine)).await;
     let (first, second) = (server.accepted().await, server.accepted().await);
     let record = server.until(&first, |record| record["progress"].is_object()).await;
     assert_eq!((&record["status"], &record["progress"]["stage"]), (&json!("processing"), &json!("gate")));
@@ -361,7 +361,7 @@ async fn a_running_request_shows_progress_and_is_cancelled_within_a_second() {
 async fn an_orderly_stop_gives_the_running_request_back_without_a_lost_attempt() {
     let engine = Arc::new(GatedEngine { gate: Arc::new(Semaphore::new(0)) });
     let server = TestServer::start_with(|settings| {
-        settings.engine = engine;
+        settings.engine = Some(engine);
         settings.grace = Duration::ZERO;
     })
     .await;
@@ -410,7 +410,7 @@ async fn an_upload_can_be_used_as_image_and_its_url_needs_no_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_answer_429_and_say_when_to_come_back() {
     let server = TestServer::start_with(|settings| {
-        settings.workers_count = 0;
+        settings.engine = None;
         settings.store.queued_max = 2;
     })
     .await;
@@ -451,7 +451,7 @@ async fn health_needs_no_key_and_the_documents_are_served() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answered_addresses_begin_with_the_public_url_where_one_is_set() {
     let server = TestServer::start_with(|settings| {
-        settings.workers_count = 0;
+        settings.engine = None;
         settings.public_url = Some("https://video.example.com/k/".into());
     })
     .await;

@@ -355,7 +355,7 @@ fn reached_urls(base: &str) -> Vec<Case> {
 
 async fn idle_server() -> TestServer {
     TestServer::start_with(|settings| {
-        settings.workers_count = 0;
+        settings.engine = None;
         settings.fetch = FetchPolicy {
             allow: vec!["127.0.0.1/32".parse().unwrap()],
             total_timeout: Duration::from_secs(5),

@@ -55,7 +55,7 @@ pub fn settings(folder: &tempfile::TempDir) -> ServerSettings {
         bucket: None,
         metrics_listen: None,
         public_url: None,
-        engine: Arc::new(PatternEngine),
+        engine: Some(Arc::new(PatternEngine)),
         names: ModelNames::default(),
         workers_count: 1,
         fetch: FetchPolicy::default(),
@@ -76,7 +76,7 @@ impl TestServer {
 
     /// Accepts, but works on nothing.
     pub async fn start_idle() -> Self {
-        Self::start_with(|settings| settings.workers_count = 0).await
+        Self::start_with(|settings| settings.engine = None).await
     }
 
     pub async fn start_with(change: impl FnOnce(&mut ServerSettings)) -> Self {

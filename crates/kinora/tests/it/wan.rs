@@ -10,7 +10,7 @@ use kinora_wan::{Settings, WanEngine};
 use serde_json::json;
 
 use crate::cli::kinora;
-use crate::process::Process;
+use crate::process::{Process, call};
 use crate::server::{BASE, TestServer, picture_bytes};
 
 fn model() -> PathBuf {
@@ -26,7 +26,7 @@ async fn server(steps: usize, side_px: usize) -> TestServer {
         ..Settings::default()
     };
     let engine = Arc::new(WanEngine::open(&model(), Target::cpu_f32(), settings).unwrap());
-    TestServer::start_with(|settings| settings.engine = engine).await
+    TestServer::start_with(|settings| settings.engine = Some(engine)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,6 +61,18 @@ async fn a_cancel_amid_the_steps_frees_the_engine_within_one() {
     assert!(started.elapsed() < Duration::from_secs(2), "the engine went on for {:?}", started.elapsed());
     assert_eq!(server.finished(&second).await["status"], "success");
     assert_eq!(server.record(&first).await["outcome"], json!(null));
+}
+
+#[test]
+fn a_server_without_workers_needs_no_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let variables = [("KINORA_ENGINE", "wan"), ("KINORA_MODEL", "nowhere"), ("KINORA_NO_WORKER", "true")];
+    let mut server = Process::start_with(folder.path(), &variables, None);
+    let id = server.submit("5");
+    let (status, models) = call(&server.address, &server.key, "GET", &format!("{BASE}/models"), "");
+    assert_eq!((status, &models["models"][0]["qworkers"]), (200, &json!(0)), "{models}");
+    assert_eq!(server.record(&id)["status"], "queued");
+    assert_eq!(server.signal(rustix::process::Signal::TERM), Some(0));
 }
 
 #[test]
