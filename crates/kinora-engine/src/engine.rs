@@ -28,6 +28,13 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
         sink: &mut dyn FrameSink,
         monitor: &dyn Monitor,
     ) -> Result<Generated, EngineError>;
+
+    /// Whether what the engine computes on still works, asked after [`EngineError::Device`] and after a panic.
+    ///
+    /// Blocks for a moment. An error means that this process can make no clip any more.
+    fn probe(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
 }
 
 /// Size and rate of a clip. Width and height are even.
@@ -87,7 +94,10 @@ pub struct StageTime {
     pub duration: Duration,
 }
 
-/// Why there is no clip.
+/// What made an engine fail, in words that are for the log.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why there is no clip. What an error displays may be told to callers; a [`Cause`] may not.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error("cancelled")]
@@ -100,4 +110,20 @@ pub enum EngineError {
     /// Another attempt may succeed.
     #[error("{0}")]
     Retryable(String),
+    /// The device that frames are computed on failed, at no fault of the input: it is out of memory, or broken.
+    #[error("the device that computes the video failed")]
+    Device(#[source] Cause),
+    /// What cannot fail did, and would again.
+    #[error("the engine failed, which is a defect of the program")]
+    Defect(#[source] Cause),
+}
+
+impl EngineError {
+    /// All that is known, for the log.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Device(cause) | Self::Defect(cause) => format!("{self}: {cause}"),
+            _ => self.to_string(),
+        }
+    }
 }

@@ -14,7 +14,7 @@ mod rng;
 mod spec;
 
 pub use engine::{
-    ClipFormat, Engine, EngineError, FrameSink, Generated, Monitor, Progress, SinkError, StageTime,
+    Cause, ClipFormat, Engine, EngineError, FrameSink, Generated, Monitor, Progress, SinkError, StageTime,
 };
 pub use motion::MotionEngine;
 pub use pattern::PatternEngine;

@@ -6,13 +6,15 @@
 use std::fmt;
 use std::str::FromStr;
 
-use candle_core::Device;
+use candle_core::{DType, Device, Tensor};
 
 use crate::ops::{Ops, Place, Products};
 use crate::{Needs, WanError};
 
 /// A GPU's memory that is kept free for its libraries: their code, handles and workspaces.
 const LIBRARIES_BYTES: u64 = 1 << 30;
+/// Side of the matrices of ones that tell whether a device works; sums of so many are exact in every type.
+const PROBE_SIDE: usize = 16;
 
 /// A device as users name it: `cpu`, `cuda` for the first GPU, or `cuda:N`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +80,18 @@ impl Target {
 
     pub fn place(&self) -> Place<'_> {
         Place { device: &self.device, ops: self.ops, streamed: false }
+    }
+
+    /// Computes a little there and waits for it, so that a device that fell away or broke is known.
+    pub fn probe(&self) -> Result<(), WanError> {
+        let ones = Tensor::ones((PROBE_SIDE, PROBE_SIDE), DType::F32, &self.device)?;
+        let sum = ones.matmul(&ones)?.sum_all()?.to_scalar::<f32>()?;
+        self.device.synchronize()?;
+        let wanted = PROBE_SIDE.pow(3) as f32;
+        if sum == wanted {
+            return Ok(());
+        }
+        Err(WanError::Device(format!("the device computes wrongly: {sum} where {wanted} is right")))
     }
 
     /// Of a GPU; `None` for the CPU.
@@ -195,6 +209,12 @@ mod tests {
         for part in ["cuda:1", "--features cuda", "scripts/build-cuda"] {
             assert!(told.contains(part), "{told}");
         }
+    }
+
+    #[test]
+    fn a_device_that_works_passes_its_probe() {
+        Target::cpu_f32().probe().unwrap();
+        Target::cpu_bf16().probe().unwrap();
     }
 
     #[test]

@@ -63,12 +63,17 @@ impl Engine for WanEngine {
         sink: &mut dyn FrameSink,
         monitor: &dyn Monitor,
     ) -> Result<Generated, EngineError> {
-        let made = self.pipeline.run(spec, picture, sink, monitor, &mut |_| {})?;
+        let made = self.pipeline.run(spec, picture, sink, monitor, &mut |_| {});
+        let made = made.map_err(|error| self.told(error))?;
         let mut plan = json!({ "model": self.model_name() });
         if let Some(psnr_db) = made.seam_psnr_db {
             plan["seam_psnr_db"] = psnr_db.into();
         }
         Ok(Generated { stages: made.times, plan: Some(plan) })
+    }
+
+    fn probe(&self) -> Result<(), EngineError> {
+        self.pipeline.model().target.probe().map_err(|error| self.told(error))
     }
 }
 
@@ -82,23 +87,47 @@ impl WanEngine {
         let folder = &self.pipeline.model().folder;
         folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }
+
+    fn told(&self, error: WanError) -> EngineError {
+        told(error, self.pipeline.model().target.device.is_cpu())
+    }
 }
 
-impl From<WanError> for EngineError {
-    fn from(error: WanError) -> Self {
-        match error {
-            WanError::Cancelled => Self::Cancelled,
-            WanError::Sink(SinkError(cause)) => Self::Sink(SinkError(cause)),
-            WanError::Request(_) | WanError::Device(_) | WanError::Tensor(_) => {
-                Self::Permanent(error.to_string())
-            }
-            // What callers are told says nothing of the server's disk; a disk may come back.
-            WanError::Read { .. } => Self::Retryable(FILES.to_owned()),
-            WanError::Config { .. }
-            | WanError::Damaged { .. }
-            | WanError::MissingTensor { .. }
-            | WanError::WrongShape { .. }
-            | WanError::WrongType { .. } => Self::Permanent(FILES.to_owned()),
+/// An error of work on the CPU, or on another device, as the product takes it. Callers read what it displays, so that says
+/// nothing of the server's disk, nor what a library said.
+fn told(error: WanError, is_cpu: bool) -> EngineError {
+    match error {
+        WanError::Cancelled => EngineError::Cancelled,
+        WanError::Sink(SinkError(cause)) => EngineError::Sink(SinkError(cause)),
+        WanError::Request(problem) => EngineError::Permanent(problem),
+        // On the CPU, weights and sizes that were checked leave nothing to go wrong.
+        WanError::Tensor(_) if is_cpu => EngineError::Defect(error.into()),
+        WanError::Tensor(_) | WanError::Device(_) => EngineError::Device(error.into()),
+        // A disk may come back.
+        WanError::Read { .. } => EngineError::Retryable(FILES.to_owned()),
+        WanError::Config { .. }
+        | WanError::Damaged { .. }
+        | WanError::MissingTensor { .. }
+        | WanError::WrongShape { .. }
+        | WanError::WrongType { .. } => EngineError::Permanent(FILES.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_library_says_of_a_failed_operation_is_for_the_log_alone() {
+        let failed = || WanError::Tensor(candle_core::Error::Msg("CUDA_ERROR_ILLEGAL_ADDRESS".into()));
+        let (on_device, on_cpu) = (told(failed(), false), told(failed(), true));
+        assert!(matches!(on_device, EngineError::Device(_)), "{on_device:?}");
+        assert!(matches!(on_cpu, EngineError::Defect(_)), "{on_cpu:?}");
+        for error in [on_device, on_cpu] {
+            assert!(
+                !error.to_string().contains("CUDA") && error.detail().contains("CUDA_ERROR"),
+                "{error:?}"
+            );
         }
     }
 }

@@ -26,7 +26,7 @@ pub struct Produced {
 pub enum ProduceError {
     #[error("cancelled")]
     Cancelled,
-    #[error("{0}")]
+    #[error(transparent)]
     Engine(EngineError),
     #[error("{0}")]
     Clip(#[from] ClipError),
@@ -52,7 +52,7 @@ impl ProduceError {
     /// Whether another attempt at the same job may succeed. A full disk may be freed; a picture stays as it is.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Engine(EngineError::Retryable(_) | EngineError::Sink(_))
+            Self::Engine(EngineError::Retryable(_) | EngineError::Device(_) | EngineError::Sink(_))
             | Self::Clip(ClipError::Output(_)) => true,
             Self::Cancelled | Self::Engine(_) | Self::Clip(_) | Self::Thumbnail(_) => false,
         }

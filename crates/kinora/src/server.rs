@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use kinora_engine::Engine;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -107,7 +108,7 @@ impl Server {
     }
 
     /// Serves until `stop`: then no request is accepted any more, and running jobs finish within the grace period or
-    /// are given back.
+    /// are given back. Ends with an error once its engine cannot compute any more.
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let tasks = TaskTracker::new();
         tasks.spawn(worker::sweep_leases(self.store.clone(), stop.clone()));
@@ -116,8 +117,9 @@ impl Server {
             let (store, artifacts) = (self.store.clone(), self.artifacts.clone());
             tasks.spawn(Retention { store, artifacts, keep }.run(stop.clone()));
         }
+        let mut workers = JoinSet::new();
         for worker in self.workers() {
-            tasks.spawn(worker.run(stop.clone()));
+            workers.spawn(worker.run(stop.clone()));
         }
         if let Some(listener) = self.metrics_listener.take() {
             let here = Here {
@@ -140,7 +142,7 @@ impl Server {
             () = patience => tracing::warn!("server.connections_cut"),
         }
         tasks.wait().await;
-        Ok(())
+        Ok(worker::all_left(workers).await?)
     }
 
     fn workers(&self) -> impl Iterator<Item = Worker> {

@@ -2,7 +2,8 @@
 //!
 //! Always true: every write names the attempt, so a worker that lost its lease changes nothing; files are committed
 //! under the attempt's own names before the row says `success`; while the engine works, no transaction is open. A worker
-//! that crashes is begun anew. What is the place's fault (its disk, the bucket, the store) and not the job's costs no
+//! that crashes is begun anew; one whose engine cannot compute any more gives its job back and leaves, and with it the whole
+//! process, which alone can be begun anew then. What is the place's fault (its disk, the bucket, the store) and not the job's costs no
 //! attempt: the job is given back, and the worker waits longer each time before it claims another.
 
 use std::sync::Arc;
@@ -10,8 +11,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kinora_engine::{Engine, GenerateSpec, Monitor, Progress};
+use kinora_engine::{Engine, EngineError, GenerateSpec, Monitor, Progress};
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -82,6 +84,22 @@ pub async fn sweep_leases(store: JobStore, stop: CancellationToken) {
     }
 }
 
+/// Why a worker left before it was told to.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the engine `{0}` cannot compute in this process any more, as the log says; what it was making was given back to the queue"
+)]
+pub struct Broken(&'static str);
+
+/// Waits until all have left, and tells if one did because its engine is broken.
+pub async fn all_left(mut workers: JoinSet<Result<(), Broken>>) -> Result<(), Broken> {
+    let mut told = Ok(());
+    while let Some(left) = workers.join_next().await {
+        told = told.and(left.expect("a worker catches panics of its own"));
+    }
+    told
+}
+
 /// Says what became of a job whose worker was lost.
 pub fn log_lost(job: &Job) {
     tracing::warn!(job.id = %job.id, job.attempt = job.attempt, job.status = %job.status, "job.lease_expired");
@@ -90,23 +108,36 @@ pub fn log_lost(job: &Job) {
 
 impl Worker {
     /// Works until `stop`; then the running job has the grace period to finish, or is given back.
-    pub async fn run(self, stop: CancellationToken) {
-        while let Err(panic) = tokio::spawn(self.clone().live(stop.clone())).await {
-            // What it worked on is begun again once its lease is over.
-            tracing::error!(worker.id = self.worker_id, panic = said(panic), "worker.crashed");
-            self.pause(STORE_RETRY, &stop).await;
+    ///
+    /// Once the engine cannot compute any more, it cancels `stop` itself and leaves.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Broken> {
+        loop {
+            match tokio::spawn(self.clone().live(stop.clone())).await {
+                Ok(left) => {
+                    if left.is_err() {
+                        stop.cancel();
+                    }
+                    return left;
+                }
+                // What it worked on is begun again once its lease is over.
+                Err(panic) => {
+                    tracing::error!(worker.id = self.worker_id, panic = said(panic), "worker.crashed");
+                    self.pause(STORE_RETRY, &stop).await;
+                }
+            }
         }
     }
 
-    async fn live(self, stop: CancellationToken) {
+    async fn live(self, stop: CancellationToken) -> Result<(), Broken> {
         let pace = Pace::default();
-        tokio::select! {
-            () = self.work_until(&stop, &pace) => {}
+        let left = tokio::select! {
+            left = self.work_until(&stop, &pace) => left,
             never = self.show_presence(&pace) => match never {},
-        }
+        };
         if let Err(error) = self.store.worker_gone(self.worker_id.clone()).await {
             tracing::warn!(%error, worker.id = self.worker_id, "worker.leave_failed");
         }
+        left
     }
 
     async fn show_presence(&self, pace: &Pace) -> std::convert::Infallible {
@@ -124,21 +155,21 @@ impl Worker {
         }
     }
 
-    async fn work_until(&self, stop: &CancellationToken, pace: &Pace) {
+    async fn work_until(&self, stop: &CancellationToken, pace: &Pace) -> Result<(), Broken> {
         let mut setbacks_count = 0;
         for turn in 0.. {
             if stop.is_cancelled() {
-                return;
+                break;
             }
             match self.claim(turn).await {
-                Ok(Some(job)) => {
-                    if self.work(job, stop, pace).await == Place::Fit {
-                        setbacks_count = 0;
-                        continue;
+                Ok(Some(job)) => match self.work(job, stop, pace).await {
+                    Place::Fit => setbacks_count = 0,
+                    Place::Unfit => {
+                        self.pause(UNFIT_PAUSE * 2_u32.pow(setbacks_count), stop).await;
+                        setbacks_count = (setbacks_count + 1).min(UNFIT_DOUBLINGS_MAX);
                     }
-                    self.pause(UNFIT_PAUSE * 2_u32.pow(setbacks_count), stop).await;
-                    setbacks_count = (setbacks_count + 1).min(UNFIT_DOUBLINGS_MAX);
-                }
+                    Place::Broken => return Err(Broken(self.engine.name())),
+                },
                 Ok(None) => self.wait(POLL, stop).await,
                 Err(error) => {
                     tracing::error!(%error, "worker.claim_failed");
@@ -146,6 +177,7 @@ impl Worker {
                 }
             }
         }
+        Ok(())
     }
 
     async fn wait(&self, longest: Duration, stop: &CancellationToken) {
@@ -219,7 +251,17 @@ impl Worker {
                 place = Place::Unfit;
                 Event::Released { attempt: job.attempt }
             }
-            Err(error) => self.failure(&job, &error.to_string(), error.for_caller(), error.is_retryable()),
+            Err(WorkError::Broken(detail)) => {
+                tracing::error!(job.id = %job.id, job.attempt = job.attempt, detail, "worker.engine_broken");
+                place = Place::Broken;
+                Event::Released { attempt: job.attempt }
+            }
+            Err(error) => {
+                if error.is_of_the_device() {
+                    place = Place::Unfit;
+                }
+                self.failure(&job, &error.detail(), error.for_caller(), error.is_retryable())
+            }
         };
         let ended = match &event {
             Event::Finished { .. } => "success",
@@ -256,6 +298,10 @@ impl Worker {
         let made = self.make(job, signals).await;
         match made {
             Err(WorkError::Store(error)) if error.is_everywhere() => Err(WorkError::Unfit(error.to_string())),
+            Err(error) if error.may_be_the_engine() => match self.engine_problem().await {
+                Some(problem) => Err(WorkError::Broken(format!("{}; then: {problem}", error.detail()))),
+                None => Err(error),
+            },
             Err(error) if error.may_be_the_place() => match self.artifacts.probe().await {
                 Err(unfit) => Err(WorkError::Unfit(unfit.to_string())),
                 // The clip that failed has made room by going, or is larger than what a bucket still takes.
@@ -265,6 +311,15 @@ impl Worker {
                 Ok(()) => Err(error),
             },
             made => made,
+        }
+    }
+
+    /// Why the engine cannot compute any more, if that is so.
+    async fn engine_problem(&self) -> Option<String> {
+        let engine = self.engine.clone();
+        match tokio::task::spawn_blocking(move || engine.probe()).await {
+            Ok(probed) => probed.err().map(|error| error.detail()),
+            Err(panic) => Some(said(panic)),
         }
     }
 
@@ -471,6 +526,8 @@ enum WorkError {
     Crashed(String),
     #[error("no clip can be written here now: {0}")]
     Unfit(String),
+    #[error("no clip can be computed here any more: {0}")]
+    Broken(String),
     #[error("{0}")]
     Injected(#[from] Injected),
     #[error("{0}")]
@@ -484,11 +541,29 @@ enum WorkError {
 }
 
 impl WorkError {
+    /// All that is known, for the log.
+    fn detail(&self) -> String {
+        match self {
+            Self::Produce(ProduceError::Engine(error)) => error.detail(),
+            error => error.to_string(),
+        }
+    }
+
+    /// Whether the device that the engine computes on failed: the next job may find it as it is.
+    fn is_of_the_device(&self) -> bool {
+        matches!(self, Self::Produce(ProduceError::Engine(EngineError::Device(_))))
+    }
+
+    /// Whether an engine that cannot compute any more would look like this.
+    fn may_be_the_engine(&self) -> bool {
+        self.is_of_the_device() || matches!(self, Self::Crashed(_))
+    }
+
     /// What the caller may know: nothing of the server's disk.
     fn for_caller(&self) -> String {
         match self {
             Self::Invalid(_) | Self::InputGone | Self::Produce(ProduceError::Engine(_)) => self.to_string(),
-            Self::Crashed(_) => "the engine crashed".to_owned(),
+            Self::Crashed(_) | Self::Broken(_) => "the engine crashed".to_owned(),
             Self::Staging(_)
             | Self::Unfit(_)
             | Self::Injected(_)
@@ -508,7 +583,8 @@ impl WorkError {
             | Self::Store(_)
             | Self::Artifact(_)
             | Self::Storing(_)
-            | Self::Crashed(_) => true,
+            | Self::Crashed(_)
+            | Self::Broken(_) => true,
             Self::Produce(error) => error.is_retryable(),
         }
     }
@@ -530,6 +606,7 @@ impl WorkError {
             Self::Invalid(_)
             | Self::InputGone
             | Self::Crashed(_)
+            | Self::Broken(_)
             | Self::Unfit(_)
             | Self::Injected(_)
             | Self::Store(_) => false,
@@ -548,11 +625,14 @@ fn said(panic: tokio::task::JoinError) -> String {
     }
 }
 
-/// Whether clips can be written where this worker is.
+/// Whether clips can be made where this worker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Fit,
+    /// Not now.
     Unfit,
+    /// Not by this process.
+    Broken,
 }
 
 /// How long this worker takes for a video, smoothed.

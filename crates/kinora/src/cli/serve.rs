@@ -131,8 +131,9 @@ impl Serve {
         let server = Server::bind(self.settings(engine)?).await?;
         let origin = self.public_url.clone().unwrap_or_else(|| format!("http://{}", server.address()));
         self.greet(&server, &origin, name).await?;
-        server.run(stop).await?;
+        let served = server.run(stop).await;
         traces::stop().await;
+        served?;
         tracing::info!("server.stopped");
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -113,10 +114,12 @@ impl WorkerCommand {
         if let Some(address) = self.metrics_listen {
             let listener = server::listen(address).await?;
             tracing::info!(address = %listener.local_addr()?, "metrics.listening");
-            let here = Here { names: names.clone(), engine: Some(engine.name()), workers_count: self.workers };
+            let here =
+                Here { names: names.clone(), engine: Some(engine.name()), workers_count: self.workers };
             tasks.spawn(server::serve_metrics(listener, store.clone(), here, stop.clone()));
         }
         tasks.spawn(worker::sweep_leases(store.clone(), stop.clone()));
+        let mut workers = JoinSet::new();
         for _ in 0..self.workers {
             let worker = Worker {
                 store: store.clone(),
@@ -127,14 +130,16 @@ impl WorkerCommand {
                 lease: Duration::from_secs(self.lease_s),
                 grace: Duration::from_secs(self.grace_s),
             };
-            tasks.spawn(worker.run(stop.clone()));
+            workers.spawn(worker.run(stop.clone()));
         }
         tasks.close();
         let engine = engine.name();
         writeln!(std::io::stdout(), "working on {names} with the engine {engine}")?;
         tracing::info!(models = %names, engine, workers_count = self.workers, "worker.started");
         tasks.wait().await;
+        let left = worker::all_left(workers).await;
         traces::stop().await;
+        left?;
         tracing::info!("worker.stopped");
         Ok(())
     }

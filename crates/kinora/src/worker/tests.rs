@@ -117,11 +117,14 @@ fn png() -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// Its frames find no room, although a probe would: the disk is as good as full.
+/// Fails as it is told to.
 #[derive(Debug)]
-struct NoRoom;
+struct Failing {
+    clip: fn() -> EngineError,
+    probe: fn() -> Result<(), EngineError>,
+}
 
-impl Engine for NoRoom {
+impl Engine for Failing {
     fn name(&self) -> &'static str {
         PatternEngine.name()
     }
@@ -141,18 +144,37 @@ impl Engine for NoRoom {
         _: &mut dyn FrameSink,
         _: &dyn Monitor,
     ) -> Result<Generated, EngineError> {
-        let full = io::Error::from(io::ErrorKind::StorageFull);
-        Err(SinkError(Box::new(kinora_media::ClipError::Output(full))).into())
+        Err((self.clip)())
     }
+
+    fn probe(&self) -> Result<(), EngineError> {
+        (self.probe)()
+    }
+}
+
+/// A worker with such an engine, and a job that it has claimed.
+async fn failing(engine: Failing) -> (Fixture, Job) {
+    let Fixture { mut worker, folder } = fixture().await;
+    worker.engine = Arc::new(engine);
+    let fixture = Fixture { worker, folder };
+    let job = fixture.claimed().await;
+    fixture.store_picture(&job).await;
+    (fixture, job)
+}
+
+/// Frames find no room, although a probe would: the disk is as good as full.
+fn no_room() -> EngineError {
+    let full = io::Error::from(io::ErrorKind::StorageFull);
+    SinkError(Box::new(kinora_media::ClipError::Output(full))).into()
+}
+
+fn out_of_memory() -> EngineError {
+    EngineError::Device("CUDA_ERROR_OUT_OF_MEMORY".into())
 }
 
 #[tokio::test]
 async fn a_clip_that_finds_no_room_costs_no_attempt_at_first_but_does_not_go_round_for_ever() {
-    let Fixture { mut worker, folder } = fixture().await;
-    worker.engine = Arc::new(NoRoom);
-    let fixture = Fixture { worker, folder };
-    let (mut job, _) = fixture.made().await;
-    fixture.store_picture(&job).await;
+    let (fixture, mut job) = failing(Failing { clip: no_room, probe: || Ok(()) }).await;
     let (worker, stop) = (&fixture.worker, CancellationToken::new());
     for given_back in 0..NO_ROOM_FREE_MAX {
         assert_eq!(worker.work(job.clone(), &stop, &Pace::default()).await, Place::Unfit, "{given_back}");
@@ -166,6 +188,52 @@ async fn a_clip_that_finds_no_room_costs_no_attempt_at_first_but_does_not_go_rou
         job = worker.claim(0).await.unwrap().unwrap_or(job);
     }
     assert_eq!(worker.store.get(job.id).await.unwrap().unwrap().status, crate::jobs::Status::Failed);
+}
+
+#[tokio::test]
+async fn a_device_that_failed_and_works_again_costs_an_attempt_and_a_pause() {
+    let (fixture, mut job) = failing(Failing { clip: out_of_memory, probe: || Ok(()) }).await;
+    let (worker, stop) = (&fixture.worker, CancellationToken::new());
+    for lost in 1..=worker.store.attempts_max() {
+        assert_eq!(worker.work(job.clone(), &stop, &Pace::default()).await, Place::Unfit);
+        assert_eq!(worker.store.get(job.id).await.unwrap().unwrap().attempts_lost, lost);
+        job = worker.claim(0).await.unwrap().unwrap_or(job);
+    }
+    let now = worker.store.get(job.id).await.unwrap().unwrap();
+    assert_eq!(now.status, crate::jobs::Status::Failed);
+    let told = now.error.as_ref().unwrap();
+    assert!(told.contains("the device that computes the video failed") && !told.contains("CUDA"), "{told}");
+}
+
+#[tokio::test]
+async fn a_worker_whose_device_broke_gives_its_job_back_and_leaves() {
+    let poisoned = || Err(EngineError::Device("CUDA_ERROR_ILLEGAL_ADDRESS".into()));
+    let crash = || -> EngineError { panic!("the driver is gone") };
+    for clip in [out_of_memory, crash] {
+        let (fixture, job) = failing(Failing { clip, probe: poisoned }).await;
+        let (worker, stop) = (&fixture.worker, CancellationToken::new());
+        worker.store.report(job.id, Event::Released { attempt: 1 }, 2).await.unwrap().unwrap().unwrap();
+        let running = worker.clone().run(stop.clone());
+        let left = tokio::time::timeout(Duration::from_secs(20), running).await.expect("it leaves");
+        let told = left.unwrap_err().to_string();
+        assert!(told.contains("the engine `pattern` cannot compute"), "{told}");
+        assert!(stop.is_cancelled(), "the process ends");
+        let now = worker.store.get(job.id).await.unwrap().unwrap();
+        assert_eq!((now.status, now.attempt, now.attempts_lost), (crate::jobs::Status::Queued, 2, 0));
+        assert!(worker.store.engines(&job.model).await.unwrap().is_empty(), "nobody counts on it");
+    }
+}
+
+#[tokio::test]
+async fn a_defect_of_the_engine_fails_at_once_and_in_words_for_callers() {
+    let defect = || EngineError::Defect("shape mismatch in matmul".into());
+    let (fixture, job) = failing(Failing { clip: defect, probe: || Ok(()) }).await;
+    let worker = &fixture.worker;
+    assert_eq!(worker.work(job.clone(), &CancellationToken::new(), &Pace::default()).await, Place::Fit);
+    let now = worker.store.get(job.id).await.unwrap().unwrap();
+    let told = now.error.as_ref().unwrap();
+    assert_eq!(now.status, crate::jobs::Status::Failed);
+    assert!(told.contains("a defect of the program") && !told.contains("matmul"), "{told}");
 }
 
 #[tokio::test]

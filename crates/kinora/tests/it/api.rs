@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::server::{Answer, BASE, GatedEngine, MODEL, TestServer, picture_base64, picture_bytes};
+use crate::server::{
+    Answer, BASE, BrokenEngine, GatedEngine, MODEL, TestServer, picture_base64, picture_bytes,
+};
 use kinora::models::ModelNames;
 
 fn keys_of(value: &Value) -> Vec<&str> {
@@ -368,6 +370,18 @@ async fn an_orderly_stop_gives_the_running_request_back_without_a_lost_attempt()
     let (id, folder) = (server.accepted().await, server.folder.clone());
     server.until(&id, |record| record["status"] == "processing").await;
     server.stop().await;
+    let server = TestServer::start_on(folder, |_| {}).await;
+    assert_eq!(server.finished(&id).await["status"], "success");
+    let job = server.store.get(id.parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!((job.attempt, job.attempts_lost), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_engine_broke_ends_and_the_next_one_makes_the_request() {
+    let server = TestServer::start_with(|settings| settings.engine = Some(Arc::new(BrokenEngine))).await;
+    let (id, folder) = (server.accepted().await, server.folder.clone());
+    let told = server.ended().await.unwrap_err().to_string();
+    assert!(told.contains("the engine `broken` cannot compute in this process any more"), "{told}");
     let server = TestServer::start_on(folder, |_| {}).await;
     assert_eq!(server.finished(&id).await["status"], "success");
     let job = server.store.get(id.parse().unwrap()).await.unwrap().unwrap();

@@ -28,7 +28,7 @@ pub struct TestServer {
     pub folder: Arc<tempfile::TempDir>,
     pub key: String,
     stop: CancellationToken,
-    running: tokio::task::JoinHandle<()>,
+    running: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
 pub struct Answer {
@@ -92,14 +92,19 @@ impl TestServer {
         let stop = CancellationToken::new();
         let running = tokio::spawn({
             let stop = stop.clone();
-            async move { server.run(stop).await.unwrap() }
+            async move { server.run(stop).await }
         });
         Self { address, store, folder, key, stop, running }
     }
 
     pub async fn stop(self) {
         self.stop.cancel();
-        self.running.await.unwrap();
+        self.ended().await.unwrap();
+    }
+
+    /// How it ended, once it did.
+    pub async fn ended(self) -> anyhow::Result<()> {
+        self.running.await.unwrap()
     }
 
     pub async fn key_of(&self, org: &str) -> String {
@@ -189,6 +194,43 @@ pub fn picture_bytes() -> Vec<u8> {
 
 pub fn picture_base64() -> String {
     base64::engine::general_purpose::STANDARD.encode(picture_bytes())
+}
+
+/// Cannot compute any more.
+#[derive(Debug)]
+pub struct BrokenEngine;
+
+impl Engine for BrokenEngine {
+    fn name(&self) -> &'static str {
+        "broken"
+    }
+
+    fn description(&self) -> &'static str {
+        "Computes nothing."
+    }
+
+    fn clip_format(
+        &self,
+        width_px: u32,
+        height_px: u32,
+        spec: &kinora_engine::GenerateSpec,
+    ) -> kinora_engine::ClipFormat {
+        PatternEngine.clip_format(width_px, height_px, spec)
+    }
+
+    fn generate(
+        &self,
+        _: &kinora_engine::GenerateSpec,
+        _: &Picture,
+        _: &mut dyn kinora_engine::FrameSink,
+        _: &dyn kinora_engine::Monitor,
+    ) -> Result<kinora_engine::Generated, kinora_engine::EngineError> {
+        self.probe().map(|()| unreachable!("it is broken"))
+    }
+
+    fn probe(&self) -> Result<(), kinora_engine::EngineError> {
+        Err(kinora_engine::EngineError::Device("the card fell off the bus".into()))
+    }
 }
 
 /// Makes the same clip as the test card, but waits before each frame until `gate` lets it.
