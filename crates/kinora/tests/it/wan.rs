@@ -1,9 +1,12 @@
 //! The neural engine on a tiny checkpoint, through the API and the command line.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use kinora_engine::{
+    ClipFormat, Engine, EngineError, FrameSink, GenerateSpec, Generated, Monitor, Picture, Progress,
+};
 use kinora_wan::device::Target;
 use kinora_wan::picture::Size;
 use kinora_wan::{Settings, WanEngine};
@@ -17,22 +20,11 @@ fn model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens/models/ti2v")
 }
 
-/// A server whose clips are 9 frames of `side_px` squared, in `steps` steps.
-async fn server(steps: usize, side_px: usize) -> TestServer {
-    let settings = Settings {
-        steps: Some(steps),
-        size: Some(Size { width_px: side_px, height_px: side_px }),
-        frames: Some(9),
-        ..Settings::default()
-    };
-    let engine = Arc::new(WanEngine::open(&model(), Target::cpu_f32(), settings).unwrap());
-    TestServer::start_with(|settings| settings.engine = Some(engine)).await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_becomes_a_clip_with_progress_on_the_way() {
     // Long enough for the first heartbeat, which carries the progress.
-    let server = server(150, 256).await;
+    let engine = Arc::new(engine(150, 256));
+    let server = TestServer::start_with(|settings| settings.engine = Some(engine)).await;
     let id = server.accepted().await;
     let record = server.until(&id, |record| record["progress"].is_object()).await;
     let stages = ["text", "image", "denoise", "decode"];
@@ -48,19 +40,107 @@ async fn a_request_becomes_a_clip_with_progress_on_the_way() {
     assert!(String::from_utf8_lossy(&page.body).contains("engine `wan`"), "{:?}", page.body);
 }
 
+/// The engine, and how each of its clips went.
+#[derive(Debug)]
+struct Watched {
+    engine: WanEngine,
+    clips: Arc<Mutex<Vec<Watch>>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Watch {
+    steps: u32,
+    /// Of those, the ones that ended after the engine was told to stop.
+    steps_too_many: u32,
+    is_told: bool,
+    is_cancelled: bool,
+}
+
+struct Watcher<'a> {
+    monitor: &'a dyn Monitor,
+    watch: Mutex<Watch>,
+}
+
+impl Monitor for Watcher<'_> {
+    fn progress(&self, progress: Progress) {
+        let mut watch = self.watch.lock().unwrap();
+        if progress.stage == "denoise" && progress.done > watch.steps {
+            watch.steps = progress.done;
+            watch.steps_too_many += u32::from(watch.is_told);
+        }
+        self.monitor.progress(progress);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        let told = self.monitor.is_cancelled();
+        self.watch.lock().unwrap().is_told |= told;
+        told
+    }
+}
+
+impl Engine for Watched {
+    fn name(&self) -> &'static str {
+        self.engine.name()
+    }
+
+    fn description(&self) -> &'static str {
+        self.engine.description()
+    }
+
+    fn clip_format(&self, width_px: u32, height_px: u32, spec: &GenerateSpec) -> ClipFormat {
+        self.engine.clip_format(width_px, height_px, spec)
+    }
+
+    fn generate(
+        &self,
+        spec: &GenerateSpec,
+        picture: &Picture,
+        sink: &mut dyn FrameSink,
+        monitor: &dyn Monitor,
+    ) -> Result<Generated, EngineError> {
+        let watcher = Watcher { monitor, watch: Mutex::default() };
+        let made = self.engine.generate(spec, picture, sink, &watcher);
+        let mut watch = watcher.watch.into_inner().unwrap();
+        watch.is_cancelled = matches!(made, Err(EngineError::Cancelled));
+        self.clips.lock().unwrap().push(watch);
+        made
+    }
+}
+
+/// An engine whose clips are 9 frames of `side_px` squared, in `steps` steps.
+fn engine(steps: usize, side_px: usize) -> WanEngine {
+    let settings = Settings {
+        steps: Some(steps),
+        size: Some(Size { width_px: side_px, height_px: side_px }),
+        frames: Some(9),
+        ..Settings::default()
+    };
+    WanEngine::open(&model(), Target::cpu_f32(), settings).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_amid_the_steps_frees_the_engine_within_one() {
-    let server = server(150, 64).await;
+    const STEPS: u32 = 150;
+    let clips = Arc::<Mutex<Vec<Watch>>>::default();
+    let watched = Watched { engine: engine(STEPS as usize, 512), clips: clips.clone() };
+    let server = TestServer::start_with(|settings| settings.engine = Some(Arc::new(watched))).await;
     let (first, second) = (server.accepted().await, server.accepted().await);
-    server.until(&first, |record| record["progress"]["stage"] == "denoise").await;
+    let record = server.until(&first, |record| record["progress"]["stage"] == "denoise").await;
+    let started = Instant::now();
     let cancelled = server.call("DELETE", &format!("{BASE}/requests/{first}"), "").await;
     assert_eq!(cancelled.json()["status"], "cancelled", "{:?}", cancelled.body);
-    let started = Instant::now();
     server.until(&second, |record| record["status"] == "processing").await;
-    // The heartbeat that learns of it comes every half second; a step takes milliseconds.
-    assert!(started.elapsed() < Duration::from_secs(2), "the engine went on for {:?}", started.elapsed());
-    assert_eq!(server.finished(&second).await["status"], "success");
+    let took = started.elapsed();
+    let watch = clips.lock().unwrap()[0].clone();
+    println!("{watch:?} after {took:?}, seen at {}", record["progress"]);
+    assert!(watch.is_told && watch.is_cancelled, "{watch:?}");
+    assert_eq!(watch.steps_too_many, 0, "the engine ends within a step of hearing of it");
+    // The whole clip would have taken several times as long as it was given.
+    assert!(watch.steps < STEPS / 3, "the engine did {} of {STEPS} steps in {took:?}", watch.steps);
+    assert!(took < Duration::from_secs(2), "the engine went on for {took:?}");
     assert_eq!(server.record(&first).await["outcome"], json!(null));
+    // So that this test does not wait for the whole clip either.
+    server.call("DELETE", &format!("{BASE}/requests/{second}"), "").await;
 }
 
 #[test]
