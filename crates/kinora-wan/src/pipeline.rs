@@ -17,7 +17,7 @@ use crate::dit::{Clip, Dit};
 use crate::model::{Adapters, Model};
 use crate::ops::{Ops, Set};
 use crate::picture::{Size, best_size, fit, to_rgb, to_tensor};
-use crate::sampler::STEPS_MAX;
+use crate::sampler::{SHIFT_MAX, STEPS_MAX, SolverName};
 use crate::text::EncoderConfig;
 use crate::weights::read_tensor;
 use crate::{Cancel, WanError, go_on};
@@ -40,6 +40,9 @@ pub struct Settings {
     pub guidance: Option<f64>,
     /// The same for the second expert; as the first otherwise.
     pub guidance_2: Option<f64>,
+    /// The solver and its flow shift, above 0 to [`SHIFT_MAX`], in place of what the model's files say.
+    pub solver: Option<SolverName>,
+    pub shift: Option<f64>,
     pub size: Option<Size>,
     /// Frames of one clip: one more than a multiple of the VAE's scale in time.
     pub frames: Option<usize>,
@@ -111,7 +114,8 @@ pub type Tap<'a> = &'a mut dyn FnMut(&Tensor);
 
 impl Pipeline {
     /// Checks `settings` against `model`, and that the model's text encoder can be opened.
-    pub fn new(model: Model, settings: Settings) -> Result<Self, WanError> {
+    pub fn new(mut model: Model, settings: Settings) -> Result<Self, WanError> {
+        model.solver = model.solver.adapted(settings.solver, settings.shift);
         let text_sizes = model.text()?.sizes().clone();
         let pipeline = Self { model, settings, text_sizes, states: Mutex::default() };
         pipeline.check()?;
@@ -198,6 +202,11 @@ impl Pipeline {
             && !(1..=STEPS_MAX).contains(&steps)
         {
             return refused(format!("steps {steps}: must be from 1 to {STEPS_MAX}"));
+        }
+        if let Some(shift) = self.settings.shift
+            && !(shift > 0.0 && shift <= SHIFT_MAX)
+        {
+            return refused(format!("shift {shift}: must be above 0 and at most {SHIFT_MAX}"));
         }
         for guidance in [self.settings.guidance, self.settings.guidance_2].into_iter().flatten() {
             if !(guidance.is_finite() && guidance >= 0.0) {

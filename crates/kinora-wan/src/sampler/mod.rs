@@ -19,11 +19,23 @@ pub use unipc::UniPcConfig;
 /// The most steps a clip is made in: beyond, the reference's whole-numbered times repeat.
 pub const STEPS_MAX: usize = 150;
 
+/// The largest flow shift: beyond, rounding makes the first levels of noise the same.
+pub const SHIFT_MAX: f64 = 100.0;
+
+/// A solver that a user asks for in place of the model's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SolverName {
+    UniPc,
+    Euler,
+}
+
 /// A solver as its configuration describes it.
 #[derive(Debug, Clone)]
 pub enum SolverConfig {
     UniPc(UniPcConfig),
     Euler(EulerConfig),
+    /// Euler's steps over the levels of noise that UniPC would have.
+    EulerOnLevels(UniPcConfig),
 }
 
 /// `FlowMatchEulerDiscreteScheduler`.
@@ -89,10 +101,33 @@ impl SolverConfig {
         }
     }
 
+    /// The same with another solver or another flow shift, above 0 to [`SHIFT_MAX`], where they are given.
+    ///
+    /// Euler in place of UniPC keeps UniPC's levels of noise, evenly spaced before the shift, which are also those that
+    /// adapters for few steps were distilled at; the levels of `FlowMatchEulerDiscreteScheduler` end lower and are taken only
+    /// from a file that names it.
+    pub fn adapted(self, name: Option<SolverName>, shift: Option<f64>) -> Self {
+        let mut adapted = match (name, self) {
+            (Some(SolverName::Euler), Self::UniPc(config)) => Self::EulerOnLevels(config),
+            (Some(SolverName::UniPc), Self::EulerOnLevels(config)) => Self::UniPc(config),
+            (Some(SolverName::UniPc), Self::Euler(EulerConfig { num_train_timesteps, shift, .. })) => {
+                Self::UniPc(UniPcConfig::of_flow(num_train_timesteps, shift))
+            }
+            (_, config) => config,
+        };
+        if let Some(shift) = shift {
+            match &mut adapted {
+                Self::UniPc(config) | Self::EulerOnLevels(config) => config.flow_shift = shift,
+                Self::Euler(config) => config.shift = shift,
+            }
+        }
+        adapted
+    }
+
     /// Time units that training had, by which `boundary_ratio` counts.
     pub fn train_timesteps(&self) -> usize {
         match self {
-            Self::UniPc(config) => config.num_train_timesteps,
+            Self::UniPc(config) | Self::EulerOnLevels(config) => config.num_train_timesteps,
             Self::Euler(config) => config.num_train_timesteps,
         }
     }
@@ -107,6 +142,7 @@ impl SolverConfig {
                 (config.schedule(steps), Kind::UniPc(Box::new(UniPc::new(config.clone()))))
             }
             Self::Euler(config) => (config.schedule(steps), Kind::Euler),
+            Self::EulerOnLevels(config) => (config.schedule(steps), Kind::Euler),
         };
         Ok(Solver { schedule, kind, step: 0 })
     }

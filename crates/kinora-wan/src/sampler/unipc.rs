@@ -28,7 +28,7 @@ pub struct UniPcConfig {
     use_exponential_sigmas: bool,
     use_beta_sigmas: bool,
     use_flow_sigmas: bool,
-    flow_shift: f64,
+    pub(super) flow_shift: f64,
     final_sigmas_type: String,
     use_dynamic_shifting: bool,
     shift_terminal: Option<f64>,
@@ -58,6 +58,12 @@ impl Default for UniPcConfig {
 }
 
 impl UniPcConfig {
+    /// As the published models have it, over so many time units of training.
+    pub(super) fn of_flow(num_train_timesteps: usize, flow_shift: f64) -> Self {
+        let prediction_type = "flow_prediction".to_owned();
+        Self { num_train_timesteps, prediction_type, flow_shift, use_flow_sigmas: true, ..Self::default() }
+    }
+
     pub(super) fn check(&self) -> Result<(), String> {
         refuse(&[
             ("thresholding", self.thresholding),

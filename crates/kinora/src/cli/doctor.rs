@@ -31,9 +31,9 @@ pub struct Doctor {
     /// Frames of that clip; as the model was trained otherwise.
     #[arg(long, value_name = "N", env = "KINORA_FRAMES", value_parser = clap::value_parser!(u32).range(1..=1001))]
     frames: Option<u32>,
-    /// Type of the numbers that would be multiplied.
-    #[arg(long, value_name = "TYPE", env = "KINORA_DTYPE", value_enum, default_value = "f32")]
-    dtype: Dtype,
+    /// Type of the numbers that would be multiplied; bf16 on a GPU and f32 on the CPU otherwise.
+    #[arg(long, value_name = "TYPE", env = "KINORA_DTYPE", value_enum)]
+    dtype: Option<Dtype>,
     /// Where that clip would be computed: cpu, cuda for the first NVIDIA GPU, or cuda:N.
     #[arg(long, value_name = "DEVICE", env = "KINORA_DEVICE", default_value = "cpu")]
     device: DeviceName,
@@ -51,7 +51,7 @@ pub struct Doctor {
 impl Doctor {
     pub fn run(self) -> Result<(), Failure> {
         let folder = self.model.as_deref().map(|named| self.library.find(named)).transpose()?;
-        let opened = Opened::new(self.device, self.dtype);
+        let opened = Opened::new(self.device, self.dtype());
         let model = match (folder.as_deref(), &opened.state) {
             (Some(folder), Ok((target, memory))) => Some((folder, self.check(folder, target, *memory))),
             // Whether a clip fits into a device that cannot be used is no question.
@@ -70,6 +70,10 @@ impl Doctor {
         problem.map_or(Ok(()), |problem| Err(Failure::Other(anyhow::anyhow!(problem))))
     }
 
+    fn dtype(&self) -> Dtype {
+        Dtype::on(self.device, self.dtype)
+    }
+
     fn check(&self, folder: &Path, target: &Target, memory: Option<DeviceMemory>) -> Checked {
         let count = |number: Option<u32>| number.map(|number| number as usize);
         let settings = Settings {
@@ -79,7 +83,7 @@ impl Doctor {
             ..Settings::default()
         };
         let room = needs(folder, target, &settings).map(|needs| match memory {
-            Some(memory) => Room::Device { needs, memory, dtype: self.dtype },
+            Some(memory) => Room::Device { needs, memory, dtype: self.dtype() },
             None => Room::Machine(Fit { needs, clips_count: self.workers, memory: Memory::read() }),
         });
         let (problem, room) = match room {

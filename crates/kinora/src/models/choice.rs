@@ -9,6 +9,7 @@ use kinora_wan::device::{DeviceName, Target};
 use kinora_wan::model::Adapters;
 use kinora_wan::ops::Products;
 use kinora_wan::picture::Size;
+use kinora_wan::sampler::{SHIFT_MAX, SolverName};
 use kinora_wan::weights::Lora;
 use kinora_wan::{Settings, WanEngine, WanError};
 
@@ -36,6 +37,13 @@ pub struct EngineChoice {
     /// The same for the expert that takes the less noisy steps; as --guidance otherwise. For the engine `wan`.
     #[arg(long, value_name = "G", env = "KINORA_GUIDANCE_2")]
     guidance_2: Option<f64>,
+    /// Solver of the steps; the model's own otherwise. For the engine `wan`.
+    #[arg(long, value_name = "NAME", env = "KINORA_SOLVER", value_enum)]
+    solver: Option<Solver>,
+    /// Flow shift, above 0 to 100: the more, the more of the steps go to what is large in a clip; the model's own otherwise.
+    /// For the engine `wan`.
+    #[arg(long, value_name = "F", env = "KINORA_SHIFT", allow_negative_numbers = true, value_parser = parse_shift)]
+    shift: Option<f64>,
     /// Size of the clip; the model's own area in the picture's ratio otherwise. For the engine `wan`.
     #[arg(long, value_name = "WxH", env = "KINORA_SIZE", value_parser = parse_size)]
     size: Option<Size>,
@@ -49,9 +57,10 @@ pub struct EngineChoice {
     /// The same for the expert that takes the less noisy steps. For the engine `wan`.
     #[arg(long, value_name = "FILE[=S]", env = "KINORA_LORA_2", value_delimiter = ',', value_parser = parse_lora)]
     lora_2: Vec<Lora>,
-    /// Type of the numbers that the engine `wan` multiplies; sums are in f32, and so is the VAE.
-    #[arg(long, value_name = "TYPE", env = "KINORA_DTYPE", value_enum, default_value = "f32")]
-    dtype: Dtype,
+    /// Type of the numbers that the engine `wan` multiplies, bf16 on a GPU and f32 on the CPU otherwise; sums are in f32,
+    /// and so is the VAE.
+    #[arg(long, value_name = "TYPE", env = "KINORA_DTYPE", value_enum)]
+    dtype: Option<Dtype>,
     /// Where the engine `wan` computes: cpu, cuda for the first NVIDIA GPU, or cuda:N; GPUs need a build with the feature
     /// `cuda`.
     #[arg(long, value_name = "DEVICE", env = "KINORA_DEVICE", default_value = "cpu")]
@@ -59,6 +68,16 @@ pub struct EngineChoice {
     /// Decode frames in squares of this many pixels, which takes less memory; whole otherwise. For the engine `wan`.
     #[arg(long, value_name = "PX", env = "KINORA_VAE_TILE", value_parser = clap::value_parser!(u32).range(64..=8192))]
     vae_tile: Option<u32>,
+}
+
+/// What solves the flow from noise to a clip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Solver {
+    /// A predictor and corrector over several steps.
+    #[value(name = "unipc")]
+    UniPc,
+    /// Plain steps, for adapters that were distilled to few of them.
+    Euler,
 }
 
 /// Type of the numbers that are multiplied.
@@ -70,6 +89,14 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// The one that was asked for, or the device's own: a GPU has units for bf16, and rarely memory for more.
+    pub fn on(device: DeviceName, asked: Option<Self>) -> Self {
+        asked.unwrap_or(match device {
+            DeviceName::Cpu => Self::F32,
+            DeviceName::Cuda(_) => Self::Bf16,
+        })
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -125,6 +152,11 @@ pub fn parse_size(text: &str) -> Result<Size, String> {
     Ok(Size { width_px, height_px })
 }
 
+fn parse_shift(text: &str) -> Result<f64, String> {
+    let shift = text.parse().ok().filter(|shift| *shift > 0.0 && *shift <= SHIFT_MAX);
+    shift.ok_or_else(|| format!("must be a number above 0 and at most {SHIFT_MAX}"))
+}
+
 fn parse_lora(text: &str) -> Result<Lora, String> {
     let Some((path, strength)) = text.rsplit_once('=') else {
         return Ok(Lora { path: text.into(), strength: 1.0 });
@@ -149,7 +181,7 @@ impl EngineChoice {
             EngineName::Pattern => opened(Arc::new(PatternEngine)),
             EngineName::Wan => {
                 let folder = self.library.find(self.model.as_ref().ok_or(ChoiceError::NoModel)?)?;
-                let target = Target::open(self.device, self.dtype.products())?;
+                let target = Target::open(self.device, Dtype::on(self.device, self.dtype).products())?;
                 let engine = WanEngine::open(&folder, target, self.settings(noise))?;
                 // A GPU's memory was looked at when the engine was opened.
                 if self.device != DeviceName::Cpu {
@@ -168,6 +200,11 @@ impl EngineChoice {
             steps: count(self.steps),
             guidance: self.guidance,
             guidance_2: self.guidance_2,
+            solver: self.solver.map(|solver| match solver {
+                Solver::UniPc => SolverName::UniPc,
+                Solver::Euler => SolverName::Euler,
+            }),
+            shift: self.shift,
             size: self.size,
             frames: count(self.frames),
             vae_tile: count(self.vae_tile),
@@ -187,6 +224,25 @@ mod tests {
         assert_eq!(parse_lora("a.safetensors"), Ok(of("a.safetensors", 1.0)));
         assert_eq!(parse_lora("x=y/a.safetensors=0.5"), Ok(of("x=y/a.safetensors", 0.5)));
         assert!(parse_lora("a.safetensors=much").is_err());
+    }
+
+    #[test]
+    fn a_shift_is_a_number_within_its_limits() {
+        assert_eq!((parse_shift("3"), parse_shift("0.5"), parse_shift("100")), (Ok(3.0), Ok(0.5), Ok(100.0)));
+        for text in ["", "x", "0", "-3", "NaN", "inf", "100.1"] {
+            let told = parse_shift(text).unwrap_err();
+            assert!(told.contains("at most 100"), "{text}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_gpu_multiplies_in_bf16_and_the_cpu_in_f32_unless_asked() {
+        let on = |device: &str, asked| Dtype::on(device.parse().unwrap(), asked);
+        assert_eq!(
+            (on("cpu", None), on("cuda", None), on("cuda:1", None)),
+            (Dtype::F32, Dtype::Bf16, Dtype::Bf16)
+        );
+        assert_eq!((on("cpu", Some(Dtype::Bf16)), on("cuda", Some(Dtype::F32))), (Dtype::Bf16, Dtype::F32));
     }
 
     #[test]

@@ -30,9 +30,9 @@ pub struct BenchWan {
     model: Option<PathBuf>,
     #[command(flatten)]
     library: Library,
-    /// Type of the numbers that are multiplied.
-    #[arg(long, value_name = "TYPE", env = "KINORA_DTYPE", value_enum, default_value = "f32")]
-    dtype: Dtype,
+    /// Type of the numbers that are multiplied; bf16 on a GPU and f32 on the CPU otherwise.
+    #[arg(long, value_name = "TYPE", env = "KINORA_DTYPE", value_enum)]
+    dtype: Option<Dtype>,
     /// Where to compute: cpu, cuda for the first NVIDIA GPU, or cuda:N; GPUs need a build with the feature `cuda`.
     #[arg(long, value_name = "DEVICE", env = "KINORA_DEVICE", default_value = "cpu")]
     device: DeviceName,
@@ -90,7 +90,8 @@ impl BenchWan {
             None => Source::Random,
         };
         let failed = |error: kinora_wan::WanError| Failure::Other(error.into());
-        let target = Target::open(self.device, self.dtype.products()).map_err(failed)?;
+        let dtype = Dtype::on(self.device, self.dtype);
+        let target = Target::open(self.device, dtype.products()).map_err(failed)?;
         let shapes = if self.shape.is_empty() { &Shape::QUICK[..] } else { &self.shape };
         let mut rows = Vec::new();
         for shape in shapes {
@@ -101,7 +102,7 @@ impl BenchWan {
             rows.push(row);
         }
         if self.json {
-            print(&json!({ "dtype": self.dtype.name(), "device": self.device.to_string(), "threads": threads(), "pieces": rows }).to_string());
+            print(&json!({ "dtype": dtype.name(), "device": self.device.to_string(), "threads": threads(), "pieces": rows }).to_string());
         }
         Ok(())
     }
