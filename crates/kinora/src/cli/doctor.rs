@@ -1,20 +1,24 @@
-//! `kinora doctor`: what this machine offers the engines, whether a model is complete, and whether a clip fits into memory.
+//! `kinora doctor`: what this machine offers the engines, which weights are here, whether a model is complete, and whether a clip fits into memory.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kinora_wan::device::{DeviceMemory, DeviceName, Target};
+use kinora_wan::model::Adapters;
 use kinora_wan::picture::Size;
+use kinora_wan::weights::Lora;
 use kinora_wan::{Needs, Settings, WanError, needs};
 use serde_json::{Value, json};
 
 use super::Failure;
-use crate::library::Library;
+use super::models::{state_json, state_text};
+use crate::library::{CATALOGUE, Card, Library, LibraryError, State};
 use crate::machine::Memory;
-use crate::models::{Dtype, Fit, gigabytes, parse_size};
+use crate::models::{Dtype, Fit, gigabytes, parse_lora, parse_size};
 
-/// Say what this machine offers the engines, whether a model is complete, and whether a clip of it fits into memory.
+/// Say what this machine offers the engines, which weights are here, whether a model is complete, and whether a clip of it
+/// fits into memory.
 ///
 /// Fails when the device or the model cannot be used, or the clip does not fit. Nothing is computed or copied to a device,
 /// so it is quick for any model.
@@ -31,6 +35,12 @@ pub struct Doctor {
     /// Frames of that clip; as the model was trained otherwise.
     #[arg(long, value_name = "N", env = "KINORA_FRAMES", value_parser = clap::value_parser!(u32).range(1..=1001))]
     frames: Option<u32>,
+    /// Adapter (LoRA) that would be used, with its strength, 1 otherwise; repeat for more.
+    #[arg(long, value_name = "FILE[=S]", env = "KINORA_LORA", value_delimiter = ',', value_parser = parse_lora)]
+    lora: Vec<Lora>,
+    /// The same for the expert that takes the less noisy steps.
+    #[arg(long, value_name = "FILE[=S]", env = "KINORA_LORA_2", value_delimiter = ',', value_parser = parse_lora)]
+    lora_2: Vec<Lora>,
     /// Type of the numbers that would be multiplied; bf16 on a GPU and f32 on the CPU otherwise.
     #[arg(long, value_name = "TYPE", env = "KINORA_DTYPE", value_enum)]
     dtype: Option<Dtype>,
@@ -51,6 +61,8 @@ pub struct Doctor {
 impl Doctor {
     pub fn run(self) -> Result<(), Failure> {
         let folder = self.model.as_deref().map(|named| self.library.find(named)).transpose()?;
+        let weights = CATALOGUE.iter().map(|card| Ok((card, self.library.state(card)?)));
+        let weights: Vec<_> = weights.collect::<Result<_, LibraryError>>()?;
         let opened = Opened::new(self.device, self.dtype());
         let model = match (folder.as_deref(), &opened.state) {
             (Some(folder), Ok((target, memory))) => Some((folder, self.check(folder, target, *memory))),
@@ -59,9 +71,9 @@ impl Doctor {
         };
         let mut stdout = std::io::stdout();
         if self.json {
-            writeln!(stdout, "{}", report(&opened, model.as_ref()))?;
+            writeln!(stdout, "{}", report(&opened, &weights, model.as_ref()))?;
         } else {
-            write!(stdout, "{}", lines(&opened, model.as_ref()))?;
+            write!(stdout, "{}", lines(&opened, &weights, model.as_ref()))?;
         }
         let problem = match (opened.state, model) {
             (Err(error), _) => Some(error.to_string()),
@@ -80,6 +92,7 @@ impl Doctor {
             size: self.size,
             frames: count(self.frames),
             vae_tile: count(self.vae_tile),
+            loras: Adapters { first: self.lora.clone(), second: self.lora_2.clone() },
             ..Settings::default()
         };
         let room = needs(folder, target, &settings).map(|needs| match memory {
@@ -125,7 +138,7 @@ impl Opened {
     }
 }
 
-fn report(opened: &Opened, model: Option<&(&Path, Checked)>) -> Value {
+fn report(opened: &Opened, weights: &[(&Card, State)], model: Option<&(&Path, Checked)>) -> Value {
     let memory = Memory::read();
     let device = opened.memory();
     json!({
@@ -136,6 +149,11 @@ fn report(opened: &Opened, model: Option<&(&Path, Checked)>) -> Value {
             "name": opened.name.to_string(), "problem": opened.state.as_ref().err().map(WanError::to_string),
             "memory_free_bytes": device.map(|m| m.free_bytes), "memory_total_bytes": device.map(|m| m.total_bytes),
         },
+        "weights": weights.iter().map(|(card, state)| {
+            let mut set = state_json(*state);
+            set["name"] = card.name.into();
+            set
+        }).collect::<Vec<_>>(),
         "model": model.map(|(folder, checked)| json!({
             "folder": folder, "size_bytes": checked.size_bytes, "problem": checked.problem,
             "working_bytes": checked.room.map(|room| room.working_bytes()),
@@ -145,7 +163,7 @@ fn report(opened: &Opened, model: Option<&(&Path, Checked)>) -> Value {
     })
 }
 
-fn lines(opened: &Opened, model: Option<&(&Path, Checked)>) -> String {
+fn lines(opened: &Opened, weights: &[(&Card, State)], model: Option<&(&Path, Checked)>) -> String {
     let memory = Memory::read().map_or_else(
         || "not known on this system".to_owned(),
         |m| format!("{} of {} free", gigabytes(m.available_bytes), gigabytes(m.total_bytes)),
@@ -170,6 +188,8 @@ fn lines(opened: &Opened, model: Option<&(&Path, Checked)>) -> String {
     if let Some(line) = opened.line() {
         lines += &format!("device     {line}\n");
     }
+    let sets = weights.iter().map(|(card, state)| format!("{} {}", card.name, state_text(*state)));
+    lines += &format!("weights    {}\n", sets.collect::<Vec<_>>().join(", "));
     if let Some((folder, checked)) = model {
         let state = match &checked.room {
             Some(_) => "complete: every file, name and shape fits",

@@ -143,7 +143,7 @@ fn gigabytes(bytes: u64) -> String {
 }
 
 /// A state as people read it.
-fn state_text(state: State) -> String {
+pub(super) fn state_text(state: State) -> String {
     match state {
         State::Absent => "not fetched".to_owned(),
         State::Partial { here_bytes, size_bytes } => {
@@ -153,7 +153,7 @@ fn state_text(state: State) -> String {
     }
 }
 
-fn state_json(state: State) -> serde_json::Value {
+pub(super) fn state_json(state: State) -> serde_json::Value {
     match state {
         State::Absent => json!({"state": "absent"}),
         State::Partial { here_bytes, size_bytes } => {

@@ -157,7 +157,7 @@ fn parse_shift(text: &str) -> Result<f64, String> {
     shift.ok_or_else(|| format!("must be a number above 0 and at most {SHIFT_MAX}"))
 }
 
-fn parse_lora(text: &str) -> Result<Lora, String> {
+pub fn parse_lora(text: &str) -> Result<Lora, String> {
     let Some((path, strength)) = text.rsplit_once('=') else {
         return Ok(Lora { path: text.into(), strength: 1.0 });
     };

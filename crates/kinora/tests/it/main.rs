@@ -9,6 +9,7 @@ mod crash_points;
 mod documents;
 mod fleet;
 mod metrics;
+mod models;
 mod process;
 mod s3;
 mod server;

@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use kinora_engine::{
     ClipFormat, Engine, EngineError, FrameSink, GenerateSpec, Generated, Monitor, Picture, Progress,
+    SinkError,
 };
 use kinora_wan::device::Target;
 use kinora_wan::picture::Size;
+use kinora_wan::pipeline::NEGATIVE_PROMPT;
+use kinora_wan::sampler::SolverName;
 use kinora_wan::{Settings, WanEngine};
 use serde_json::json;
 
@@ -16,7 +19,7 @@ use crate::cli::kinora;
 use crate::process::{Process, call};
 use crate::server::{BASE, TestServer, picture_bytes};
 
-fn model() -> PathBuf {
+pub fn model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens/models/ti2v")
 }
 
@@ -256,6 +259,23 @@ fn doctor_tells_a_whole_model_from_a_broken_one() {
 }
 
 #[test]
+fn doctor_checks_adapters_against_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model();
+    let doctor = |flag, file: &str| {
+        let output = kinora(folder.path(), &["doctor", "--model", model.to_str().unwrap(), flag, file]);
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, told) = doctor("--lora", "missing.safetensors=0.5");
+    assert!(code == Some(1) && told.contains("missing.safetensors"), "{told}");
+    let other = golden("ti2v/noise_a.safetensors");
+    let (code, told) = doctor("--lora", other.to_str().unwrap());
+    assert!(code == Some(1) && told.contains("noise_a.safetensors"), "{told}");
+    let (code, told) = doctor("--lora-2", "missing.safetensors");
+    assert!(code == Some(1) && told.contains("no second transformer"), "{told}");
+}
+
+#[test]
 fn doctor_tells_whether_a_device_can_be_used() {
     let folder = tempfile::tempdir().unwrap();
     let model = model();
@@ -282,8 +302,8 @@ fn doctor_tells_whether_a_device_can_be_used() {
     assert!(code == Some(1) && report["device"]["problem"].as_str().unwrap().contains("cuda:99"), "{report}");
 }
 
-/// A copy of the tiny model whose clips may be as long as one likes.
-fn unbounded(folder: &Path) -> PathBuf {
+/// A copy of the tiny model as `folder/model`, with `from` replaced in one of its files.
+fn changed(folder: &Path, file: &str, from: &str, into: &str) -> PathBuf {
     fn copy(from: &Path, into: &Path) {
         std::fs::create_dir_all(into).unwrap();
         for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -297,12 +317,146 @@ fn unbounded(folder: &Path) -> PathBuf {
     }
     let model = folder.join("model");
     copy(&self::model(), &model);
-    let config = model.join("transformer/config.json");
-    let text = std::fs::read_to_string(&config).unwrap();
-    let longer = text.replace("\"rope_max_seq_len\": 64", "\"rope_max_seq_len\": 9999999");
-    assert_ne!(text, longer);
-    std::fs::write(config, longer).unwrap();
+    let text = std::fs::read_to_string(model.join(file)).unwrap();
+    assert!(text.contains(from), "{text}");
+    std::fs::write(model.join(file), text.replace(from, into)).unwrap();
     model
+}
+
+/// A copy of the tiny model whose clips may be as long as one likes.
+fn unbounded(folder: &Path) -> PathBuf {
+    let longer = "\"rope_max_seq_len\": 9999999";
+    changed(folder, "transformer/config.json", "\"rope_max_seq_len\": 64", longer)
+}
+
+#[derive(Default)]
+struct Frames(Vec<Vec<u8>>);
+
+impl FrameSink for Frames {
+    fn frame(&mut self, rgb: &[u8]) -> Result<(), SinkError> {
+        self.0.push(rgb.to_vec());
+        Ok(())
+    }
+}
+
+struct Unwatched;
+
+impl Monitor for Unwatched {
+    fn progress(&self, _: Progress) {}
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// What every clip here is asked for on the command line, and of the engine itself.
+const ASKED: [&str; 6] = ["--steps", "2", "--size", "96x64", "--frames", "9"];
+
+fn asked() -> Settings {
+    let size = Some(Size { width_px: 96, height_px: 64 });
+    Settings { steps: Some(2), size, frames: Some(9), ..Settings::default() }
+}
+
+/// The frames that the engine itself makes of the test's photo.
+fn frames_of(model: &Path, settings: Settings, spec: &GenerateSpec) -> Vec<Vec<u8>> {
+    let engine = WanEngine::open(model, Target::cpu_f32(), settings).unwrap();
+    let picture = kinora_media::decode(&picture_bytes()).unwrap().picture;
+    let mut frames = Frames::default();
+    engine.generate(spec, &picture, &mut frames, &Unwatched).unwrap();
+    frames.0
+}
+
+/// The lossless frames that `kinora animate` writes of that photo.
+fn animated(more: &[&str]) -> Vec<Vec<u8>> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("photo.jpg"), picture_bytes()).unwrap();
+    let model = model();
+    let flags =
+        ["animate", "photo.jpg", "--engine", "wan", "--model", model.to_str().unwrap(), "--seed", "0"];
+    let output = kinora(folder.path(), &[&flags, &ASKED[..], &["--frames-out", "frames"], more].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let count = std::fs::read_dir(folder.path().join("frames")).unwrap().count();
+    let frame = |index| image::open(folder.path().join(format!("frames/frame_{index:05}.png"))).unwrap();
+    (0..count).map(|index| frame(index).into_rgb8().into_raw()).collect()
+}
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens").join(path)
+}
+
+#[test]
+fn animate_makes_of_a_file_of_noise_what_the_engine_makes_of_it() {
+    let noise = golden("ti2v/noise_a.safetensors");
+    let spec = GenerateSpec { prompt: "the boat drifts".into(), ..GenerateSpec::default() };
+    // Guidance 5 is the model's own, which `cfg_scale` stands for by default.
+    let settings = Settings { noise: Some(noise.clone()), guidance: Some(5.0), ..asked() };
+    let there = frames_of(&model(), settings.clone(), &spec);
+    assert_eq!(there.len(), 9);
+    assert!(there == animated(&["--noise", noise.to_str().unwrap(), "-p", "the boat drifts"]));
+    assert!(there != frames_of(&model(), Settings { noise: None, ..settings }, &spec), "the noise counts");
+}
+
+#[test]
+fn a_file_of_noise_that_does_not_fit_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("photo.jpg"), picture_bytes()).unwrap();
+    std::fs::write(folder.path().join("text.safetensors"), "no noise").unwrap();
+    let model = model();
+    let flags = ["animate", "photo.jpg", "--engine", "wan", "--model", model.to_str().unwrap(), "--noise"];
+    let (other, none) = (golden("i2v/noise_a.safetensors"), golden("ti2v/condition.safetensors"));
+    for (noise, parts) in [
+        (other.to_str().unwrap(), ["noise_a.safetensors", "not [1, 7, 3, 4, 6]"]),
+        (none.to_str().unwrap(), ["condition.safetensors", "no tensor `latents`"]),
+        ("text.safetensors", ["text.safetensors", "damaged"]),
+        ("missing.safetensors", ["missing.safetensors", "cannot read"]),
+    ] {
+        let output = kinora(folder.path(), &[&flags[..], &[noise], &ASKED].concat());
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        let is_told = parts.iter().all(|part| told.contains(part));
+        assert!(is_told && told.contains("the noise cannot be used"), "{told}");
+    }
+    assert!(!folder.path().join("photo.mp4").exists());
+}
+
+#[test]
+fn solver_and_shift_are_as_a_changed_file_would_have_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = "scheduler/scheduler_config.json";
+    let other = changed(folder.path(), file, "\"flow_shift\": 5.0", "\"flow_shift\": 3.0");
+    let spec = GenerateSpec::default();
+    let shifted = animated(&["--shift", "3"]);
+    assert!(shifted == frames_of(&other, asked(), &spec));
+    assert!(shifted != frames_of(&model(), asked(), &spec));
+    let euler = animated(&["--shift", "3", "--solver", "euler"]);
+    assert!(euler == frames_of(&other, Settings { solver: Some(SolverName::Euler), ..asked() }, &spec));
+    assert!(euler != shifted);
+    for (flags, told) in [(["--shift", "0"], "above 0 and at most 100"), (["--solver", "heun"], "euler")] {
+        let output = kinora(folder.path(), &[&["animate", "photo.jpg"], &flags[..]].concat());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && stderr.contains(told), "{stderr}");
+    }
+}
+
+#[test]
+fn cfg_scale_is_guidance_and_no_negative_prompt_is_the_models_own() {
+    let settings = || Settings { steps: Some(1), frames: Some(5), ..asked() };
+    let spec = |cfg_scale, negative_prompt: &str| GenerateSpec {
+        cfg_scale,
+        negative_prompt: negative_prompt.to_owned(),
+        ..GenerateSpec::default()
+    };
+    let guided = |guidance, negative: &str| {
+        frames_of(&model(), Settings { guidance: Some(guidance), ..settings() }, &spec(0.5, negative))
+    };
+    let scaled = |cfg_scale, negative: &str| frames_of(&model(), settings(), &spec(cfg_scale, negative));
+    for (cfg_scale, guidance) in [(0.0, 1.0), (0.25, 3.0), (0.5, 5.0), (1.0, 9.0)] {
+        assert!(scaled(cfg_scale, "") == guided(guidance, ""), "{cfg_scale}");
+    }
+    assert!(scaled(0.5, "") != scaled(1.0, ""));
+    assert!(scaled(0.5, "") == scaled(0.5, NEGATIVE_PROMPT));
+    assert!(scaled(0.5, "") != scaled(0.5, "blur"));
+    assert!(scaled(0.0, "") == scaled(0.0, "blur"), "without guidance nothing is avoided");
 }
 
 #[test]
