@@ -90,7 +90,7 @@ fn with_shift(kind: &str, key: &str, shift: f64) -> SolverConfig {
     let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_ne!(value[key], shift, "it must change");
     value[key] = shift.into();
-    let file = std::env::temp_dir().join(format!("kinora-{kind}-{}.json", std::process::id()));
+    let file = std::env::temp_dir().join(format!("kinora-{kind}-{shift}-{}.json", std::process::id()));
     std::fs::write(&file, value.to_string()).unwrap();
     let config = SolverConfig::read_file(&file).unwrap();
     std::fs::remove_file(file).unwrap();
