@@ -656,19 +656,52 @@ impl Pace {
 struct Signals {
     stop: AtomicBool,
     lost: AtomicBool,
-    progress: Mutex<Option<Progress>>,
+    progress: Mutex<Option<Noted>>,
 }
 
 impl Signals {
     fn progress(&self) -> Option<JobProgress> {
-        let progress = *self.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        progress.map(|Progress { stage, done, total }| JobProgress { stage: stage.to_owned(), done, total })
+        let noted = *self.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        noted.map(|noted| {
+            let Progress { stage, done, total } = noted.latest;
+            let stage_remaining_s =
+                noted.remaining(Instant::now()).map(|left| left.as_secs_f64().ceil() as i64);
+            JobProgress { stage: stage.to_owned(), done, total, stage_remaining_s }
+        })
+    }
+}
+
+/// How far the engine is, and since when.
+#[derive(Debug, Clone, Copy)]
+struct Noted {
+    latest: Progress,
+    latest_at: Instant,
+    /// When the stage was heard of first, and how much of it was done then.
+    began_at: Instant,
+    began_done: u32,
+}
+
+impl Noted {
+    fn next(before: Option<Self>, latest: Progress, now: Instant) -> Self {
+        let began = before.filter(|before| before.latest.stage == latest.stage);
+        let (began_at, began_done) =
+            began.map_or((now, latest.done), |before| (before.began_at, before.began_done));
+        Self { latest, latest_at: now, began_at, began_done }
+    }
+
+    /// How long the stage still takes at its pace so far; `None` before there is a pace.
+    fn remaining(&self, now: Instant) -> Option<Duration> {
+        let done = self.latest.done.checked_sub(self.began_done).filter(|done| *done > 0)?;
+        let left = self.latest.total.saturating_sub(self.latest.done);
+        let all = (self.latest_at - self.began_at).mul_f64(f64::from(left) / f64::from(done));
+        Some(all.saturating_sub(now - self.latest_at))
     }
 }
 
 impl Monitor for Signals {
     fn progress(&self, progress: Progress) {
-        *self.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(progress);
+        let mut noted = self.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *noted = Some(Noted::next(*noted, progress, Instant::now()));
     }
 
     fn is_cancelled(&self) -> bool {

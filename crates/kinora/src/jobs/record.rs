@@ -68,6 +68,9 @@ pub struct JobProgress {
     pub done: u32,
     /// Units that the stage has.
     pub total: u32,
+    /// Seconds that the stage still takes at its pace so far; absent before there is a pace. An extension.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage_remaining_s: Option<i64>,
 }
 
 /// What a finished job left behind; the URLs are made when it is read.

@@ -292,3 +292,28 @@ async fn a_worker_asks_for_each_of_its_models() {
     assert_eq!(fixture.claimed().await.model, ModelNames::default().first());
     assert_eq!(fixture.worker.claim(1).await.unwrap(), None);
 }
+
+#[test]
+fn the_rest_of_a_stage_is_estimated_by_its_own_pace() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let step = |stage, done| Progress { stage, done, total: 10 };
+    let text = Noted::next(None, step("text", 9), at(0));
+    let began = Noted::next(Some(text), step("denoise", 0), at(100));
+    assert_eq!(began.remaining(at(101)), None, "nothing is done yet");
+    let first = Noted::next(Some(began), step("denoise", 1), at(104));
+    assert_eq!(first.remaining(at(104)), Some(Duration::from_secs(36)));
+    let fourth = Noted::next(Some(first), step("denoise", 4), at(108));
+    assert_eq!(fourth.remaining(at(110)), Some(Duration::from_secs(10)), "12 of which 2 have passed");
+    assert_eq!(fourth.remaining(at(999)), Some(Duration::ZERO), "never less than nothing");
+    let done = Noted::next(Some(fourth), step("denoise", 10), at(120));
+    assert_eq!(done.remaining(at(120)), Some(Duration::ZERO));
+}
+
+#[test]
+fn progress_that_an_older_worker_wrote_is_read() {
+    let old = r#"{"stage": "denoise", "done": 1, "total": 2}"#;
+    let progress: JobProgress = serde_json::from_str(old).unwrap();
+    assert_eq!((progress.done, progress.stage_remaining_s), (1, None));
+    assert!(!serde_json::to_string(&progress).unwrap().contains("remaining"));
+}

@@ -276,7 +276,12 @@ async fn a_heartbeat_keeps_the_lease_and_a_late_worker_changes_nothing(home: Hom
     let fixture = Fixture::new(home, SETTINGS).await;
     let job = fixture.submit("org").await;
     let beat = |attempt, lease_ms| {
-        let progress = Some(crate::jobs::JobProgress { stage: "render".into(), done: 1, total: 2 });
+        let progress = Some(crate::jobs::JobProgress {
+            stage: "render".into(),
+            done: 1,
+            total: 2,
+            stage_remaining_s: Some(3),
+        });
         fixture.store.heartbeat(job.id, Heartbeat { attempt, lease_ms, progress }, 6)
     };
     fixture.claim_for(-1).await.unwrap();
