@@ -83,6 +83,11 @@ impl WanEngine {
         self.pipeline.needs()
     }
 
+    /// What users should know of the files that were opened, a sentence each.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        self.pipeline.model().warnings()
+    }
+
     fn model_name(&self) -> String {
         let folder = &self.pipeline.model().folder;
         folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())

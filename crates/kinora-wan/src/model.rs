@@ -126,11 +126,22 @@ impl Model {
         Ok(text)
     }
 
-    /// Bytes of all weights that stay on a device, where those of linear layers are as `products` takes them.
+    /// The transformers, one or two.
+    fn experts(&self) -> impl Iterator<Item = &Dit> {
+        std::iter::once(&self.dit).chain(self.low_noise.as_ref().map(|expert| &expert.dit))
+    }
+
+    /// Bytes of all weights that stay on a device, where those of linear layers are as `products` takes them; adapters are
+    /// in f32.
     pub fn resident_bytes(&self, products: Products) -> u64 {
-        let second = self.low_noise.as_ref().map_or(0, |expert| expert.dit.numbers());
-        (self.dit.numbers() + second) * products.dtype().size_in_bytes() as u64
-            + self.vae.numbers() * size_of::<f32>() as u64
+        let weights: u64 = self.experts().map(Dit::numbers).sum();
+        let wide = self.vae.numbers() + self.experts().map(Dit::adapters_numbers).sum::<u64>();
+        weights * products.dtype().size_in_bytes() as u64 + wide * size_of::<f32>() as u64
+    }
+
+    /// What users should know of what was opened, a sentence each.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        self.experts().flat_map(Dit::warnings).map(String::as_str)
     }
 
     /// Sides of a clip are multiples of this.
@@ -146,8 +157,7 @@ impl Model {
             Family::PerTokenTimes => channels,
             Family::Concatenated => 2 * channels + self.vae.temporal_scale(),
         };
-        let experts = std::iter::once(&self.dit).chain(self.low_noise.as_ref().map(|expert| &expert.dit));
-        for config in experts.map(Dit::config) {
+        for config in self.experts().map(Dit::config) {
             if (config.in_channels, config.outputs()) != (inputs, channels) {
                 return Err(format!(
                     "a transformer of {} to {} channels does not fit a VAE of {channels} channels, which asks for \

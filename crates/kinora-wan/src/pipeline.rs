@@ -72,8 +72,8 @@ pub struct Needs {
     pub stage: &'static str,
     /// Bytes that it works with: they must be had.
     pub working_bytes: u64,
-    /// On the CPU the bytes of the transformer's weights, which every step reads: they stay in their files, and what memory
-    /// does not hold of them is read from the disk again. On a device the bytes of all weights that lie there.
+    /// On the CPU the bytes of the transformer's weights and adapters, which every step reads: they stay in their files, and
+    /// what memory does not hold of them is read from the disk again. On a device the bytes of all that lie there.
     pub weights_bytes: u64,
 }
 

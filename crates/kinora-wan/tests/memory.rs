@@ -12,6 +12,7 @@ use kinora_wan::dit::{Dit, TokenTimes};
 use kinora_wan::ops::{Ops, Place, Products, Set};
 use kinora_wan::text::Encoder;
 use kinora_wan::vae::Vae;
+use kinora_wan::weights::{Lora, Weights};
 
 struct Counting;
 
@@ -164,6 +165,51 @@ fn the_transformer_tells_what_it_will_take() {
         }
     }
     told.end();
+}
+
+/// A file with a pair of matrices for every layer of the transformer in `part`.
+fn adapters(part: &Path) -> Lora {
+    const RANK: usize = 4;
+    let weights = Weights::open(part).unwrap();
+    let mut tensors = std::collections::HashMap::new();
+    for layer in weights.names().filter_map(|name| name.strip_suffix(".weight")) {
+        if let [outputs, inputs] = *weights.shape(&format!("{layer}.weight")).unwrap() {
+            for (key, shape) in [("lora_A", (RANK, inputs)), ("lora_B", (outputs, RANK))] {
+                let matrix = Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap();
+                tensors.insert(format!("{layer}.{key}.weight"), matrix);
+            }
+        }
+    }
+    let path = std::env::temp_dir().join(format!("kinora-memory-{}.safetensors", std::process::id()));
+    candle_core::safetensors::save(&tensors, &path).unwrap();
+    Lora { path, strength: 0.1 }
+}
+
+#[test]
+fn adapters_take_no_room_that_grows_with_the_clip() {
+    let _turn = alone();
+    let part = model("ti2v").join("transformer");
+    let lora = adapters(&part);
+    let grid = [3, 64, 96];
+    for set in [Set::Cpu, Set::Tensors] {
+        let peak = |loras: &[Lora]| {
+            let dit = Dit::load_adapted(&part, loras, place(set, Products::F32)).unwrap();
+            let [frames, height, width] = grid;
+            let shape = (1, dit.config().in_channels, frames, height, width);
+            let latents = Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap();
+            let states = Tensor::ones((1, 512, dit.config().text_dim), DType::F32, &Device::Cpu).unwrap();
+            let text = dit.project_text(&states).unwrap();
+            let tokens = frames * height * width / 4;
+            let times = TokenTimes::same(500.0, tokens);
+            let clip = dit.clip(grid).unwrap();
+            let took = peak_bytes(|| drop(dit.forward(&clip, &latents, &times, &text, &|| false).unwrap()));
+            (took, tokens * dit.config().width() * size_of::<f32>())
+        };
+        let ((plain, all_tokens), (adapted, _)) = (peak(&[]), peak(std::slice::from_ref(&lora)));
+        println!("{set:?}: {plain} bytes, {adapted} with adapters; a tensor of all tokens has {all_tokens}");
+        assert!(adapted < plain + all_tokens / 2, "{set:?}: {adapted} bytes after {plain}");
+    }
+    std::fs::remove_file(lora.path).unwrap();
 }
 
 #[test]

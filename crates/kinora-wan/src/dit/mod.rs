@@ -38,6 +38,8 @@ pub struct Dit {
     head: Head,
     weights_bytes: u64,
     numbers: u64,
+    adapters_numbers: u64,
+    warnings: Vec<String>,
     device: Device,
 }
 
@@ -83,6 +85,7 @@ impl Dit {
 
     /// The transformer of `config` with `weights`.
     pub fn of(config: DitConfig, weights: &Weights, place: Place<'_>) -> Result<Self, WanError> {
+        let (adapters_bytes, adapters_numbers) = weights.adapters_extent();
         Ok(Self {
             patches: Patches::load(weights, &config, place)?,
             time: TimeEmbedding::load(weights, &config, place)?,
@@ -92,8 +95,10 @@ impl Dit {
                 .collect::<Result<_, _>>()?,
             head: Head::load(weights, &config, place)?,
             config,
-            weights_bytes: weights.size_bytes(),
+            weights_bytes: weights.size_bytes() + adapters_bytes,
             numbers: weights.numbers(),
+            adapters_numbers,
+            warnings: weights.warnings().to_vec(),
             device: place.device.clone(),
         })
     }
@@ -102,7 +107,7 @@ impl Dit {
         &self.config
     }
 
-    /// Bytes of the weights as they are stored.
+    /// Bytes of the weights and of the adapters beside them, as they are stored.
     pub fn weights_bytes(&self) -> u64 {
         self.weights_bytes
     }
@@ -110,6 +115,16 @@ impl Dit {
     /// Numbers of all weights.
     pub fn numbers(&self) -> u64 {
         self.numbers
+    }
+
+    /// Numbers of the adapters beside them.
+    pub fn adapters_numbers(&self) -> u64 {
+        self.adapters_numbers
+    }
+
+    /// What users should know of the files of adapters, a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// What the steps over latents `[1, C, f, h, w]` of this size share.

@@ -8,12 +8,13 @@
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
+use super::beside::{Resident, add_to, add_to_tensor};
 use super::bf16;
 use super::matmul::{Mat, MatMut, Threads, multiply_add};
 use super::slices::{from_f32, with_f32};
 use super::{Place, Products, Set, tensors};
 use crate::WanError;
-use crate::weights::{LowRank, Matrix, Numbers, Weights, apply_low_rank};
+use crate::weights::{Adapter, Matrix, Numbers, Weights};
 
 /// Numbers of a narrow weight widened at a time: a band that a last-level cache holds.
 const BAND_NUMBERS: usize = 1 << 20;
@@ -23,14 +24,14 @@ const BAND_NUMBERS: usize = 1 << 20;
 pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
-    adapters: Vec<LowRank>,
 }
 
+/// With the adapters beside it.
 #[derive(Debug)]
 enum Weight {
-    Kept(Matrix, Products),
-    Resident(Tensor),
-    Streamed(Matrix, DType, Device),
+    Kept(Matrix, Products, Vec<Adapter>),
+    Resident(Tensor, Vec<Resident>),
+    Streamed(Matrix, (DType, Device), Vec<Resident>),
 }
 
 impl Linear {
@@ -49,39 +50,54 @@ impl Linear {
             true => Some(weights.tensor(&format!("{name}.bias"), outputs, DType::F32, place.device)?),
             false => None,
         };
-        let adapters = weights.low_rank(name, [outputs, matrix.columns()], (DType::F32, place.device))?;
+        let adapters = weights.adapters(name);
+        let resident = || Resident::all(adapters, place.device);
         let dtype = place.ops.products.dtype();
         let weight = match place.ops.set {
-            Set::Cpu => Weight::Kept(matrix, place.ops.products),
-            Set::Tensors if place.streamed => Weight::Streamed(matrix, dtype, place.device.clone()),
-            Set::Tensors => Weight::Resident(matrix.to_tensor(dtype, place.device)?),
+            Set::Cpu => Weight::Kept(matrix, place.ops.products, adapters.to_vec()),
+            Set::Tensors if place.streamed => {
+                Weight::Streamed(matrix, (dtype, place.device.clone()), resident()?)
+            }
+            Set::Tensors => Weight::Resident(matrix.to_tensor(dtype, place.device)?, resident()?),
         };
-        Ok(Self { weight, bias, adapters })
+        Ok(Self { weight, bias })
     }
 
     /// `[N, inputs]` to `[N, outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, WanError> {
         let bias = self.bias.as_ref();
-        let out = match &self.weight {
-            Weight::Kept(matrix, products) => self.forward_kept(x, matrix, *products)?,
-            Weight::Resident(weight) => tensors::linear(x, weight, bias)?,
-            Weight::Streamed(matrix, dtype, device) => {
-                tensors::linear(x, &matrix.to_tensor(*dtype, device)?, bias)?
+        match &self.weight {
+            Weight::Kept(matrix, products, adapters) => self.forward_kept(x, matrix, *products, adapters),
+            Weight::Resident(weight, adapters) => {
+                add_to_tensor(tensors::linear(x, weight, bias)?, adapters, x)
             }
-        };
-        apply_low_rank(&self.adapters, x, out)
+            Weight::Streamed(matrix, (dtype, device), adapters) => {
+                let weight = matrix.to_tensor(*dtype, device)?;
+                add_to_tensor(tensors::linear(x, &weight, bias)?, adapters, x)
+            }
+        }
     }
 
-    fn forward_kept(&self, x: &Tensor, weight: &Matrix, products: Products) -> Result<Tensor, WanError> {
+    fn forward_kept(
+        &self,
+        x: &Tensor,
+        weight: &Matrix,
+        products: Products,
+        adapters: &[Adapter],
+    ) -> Result<Tensor, WanError> {
         let (tokens, inputs) = x.dims2()?;
         if inputs != weight.columns() {
             let problem = format!("a layer of {} inputs was given {inputs}", weight.columns());
             return Err(candle_core::Error::Msg(problem).into());
         }
         let bias = self.bias.as_ref().map(Tensor::to_vec1::<f32>).transpose()?;
-        let out = with_f32(x, |x| match products {
-            Products::F32 => product(x, weight, bias.as_deref()),
-            Products::Bf16 => bf16::product(x, weight, bias.as_deref()),
+        let out = with_f32(x, |x| {
+            let mut out = match products {
+                Products::F32 => product(x, weight, bias.as_deref()),
+                Products::Bf16 => bf16::product(x, weight, bias.as_deref()),
+            };
+            add_to(&mut out, adapters, x, [weight.rows(), inputs]);
+            out
         })?;
         Ok(from_f32(out, (tokens, weight.rows()))?)
     }
@@ -98,11 +114,16 @@ fn filled(tokens: usize, outputs: usize, bias: Option<&[f32]>) -> Vec<f32> {
 
 /// `x Wᵀ + bias` of x `[tokens, inputs]`.
 fn product(x: &[f32], weight: &Matrix, bias: Option<&[f32]>) -> Vec<f32> {
+    let mut out = filled(x.len() / weight.columns(), weight.rows(), bias);
+    add_product(&mut out, f32::from(u8::from(bias.is_some())), x, weight, 1.0);
+    out
+}
+
+/// `out = keep · out + scale · x Wᵀ` of x `[tokens, inputs]`; with `keep` 0 what stands in `out` is never read.
+pub(super) fn add_product(out: &mut [f32], keep: f32, x: &[f32], weight: &Matrix, scale: f32) {
     let (outputs, inputs) = (weight.rows(), weight.columns());
     let tokens = x.len() / inputs;
-    let mut out = filled(tokens, outputs, bias);
     let x = Mat::rows(x, tokens, inputs, inputs);
-    let keep = f32::from(u8::from(bias.is_some()));
     let mut columns = |start: usize, band: &[f32], rows: usize| {
         let numbers = &mut out[start..];
         let mut out = MatMut { numbers, rows: tokens, columns: rows, row_stride: outputs };
@@ -111,13 +132,12 @@ fn product(x: &[f32], weight: &Matrix, bias: Option<&[f32]>) -> Vec<f32> {
             keep,
             x,
             Mat::rows(band, rows, inputs, inputs).transposed(),
-            1.0,
+            scale,
             Threads::All,
         );
     };
     if let Numbers::F32(numbers) = weight.numbers() {
-        columns(0, numbers, outputs);
-        return out;
+        return columns(0, numbers, outputs);
     }
     let band_rows = (BAND_NUMBERS / inputs).clamp(1, outputs);
     let mut band = vec![0.0; band_rows * inputs];
@@ -127,7 +147,6 @@ fn product(x: &[f32], weight: &Matrix, bias: Option<&[f32]>) -> Vec<f32> {
         widen(weight, start, band);
         columns(start, band, rows);
     }
-    out
 }
 
 /// Rows from `start` on into `band`, by all threads.

@@ -6,6 +6,7 @@
 
 mod attention;
 mod attention_bf16;
+mod beside;
 mod bf16;
 mod channel_norm;
 mod conv;

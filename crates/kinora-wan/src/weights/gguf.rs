@@ -13,9 +13,8 @@ use std::path::{Path, PathBuf};
 use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 
-use super::lora::layer_of;
 use super::mapped::MappedFile;
-use super::{Entry, Stored};
+use super::{Entry, Stored, names};
 use crate::WanError;
 
 /// The letters that a file begins with.
@@ -26,8 +25,6 @@ const VERSIONS: [u32; 2] = [2, 3];
 const ALIGNMENT: usize = 32;
 /// Sides of a tensor at most: of a convolution in time and space.
 const SIDES_MAX: usize = 5;
-/// What some programs put before every name.
-const PREFIX: &str = "model.diffusion_model.";
 
 /// The one GGUF file in `folder`, if there is one.
 pub(super) fn file_in(folder: &Path) -> Result<Option<PathBuf>, WanError> {
@@ -210,20 +207,14 @@ impl<'a> Reader<'a> {
 
 /// The libraries' name for a tensor of the models' own program or of llama.cpp; other names are left alone.
 fn library_name(name: &str) -> String {
-    let name = name.strip_prefix(PREFIX).unwrap_or(name);
     if let Some(known) = encoder_name(name) {
         return known;
     }
-    if let Some(block) = name.strip_suffix("modulation") {
-        let block = if block == "head." { "" } else { block };
-        return format!("{block}scale_shift_table");
+    if names::is_table(name) {
+        return names::table(name);
     }
     match name.rsplit_once('.') {
-        // The norm before the text is the second in the library, the third in the models' own program.
-        Some((stem, part)) => match stem.strip_suffix(".norm3") {
-            Some(block) => format!("{block}.norm2.{part}"),
-            None => format!("{}.{part}", layer_of(stem)),
-        },
+        Some((layer, part)) => format!("{}.{part}", names::layer(layer)),
         None => name.to_owned(),
     }
 }

@@ -1,16 +1,20 @@
-//! Low-rank adapters (LoRA): a product of two thin matrices for each layer, beside the weights.
+//! Files of adapters (LoRA): what is added to a model's layers, beside the weights.
 //!
-//! The product is applied to the layer's input instead of being added to its weight, which gives the same numbers and
-//! leaves the weights in their mapped files.
-//! Sources: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021); the names that diffusers saves and
-//! those of the models' own program, which most published adapters carry.
+//! A product of two thin matrices is applied to the layer's input instead of being added to its weight, which gives the
+//! same numbers and leaves both in their mapped files; so is a whole matrix. What changes a bias, a norm or a table is
+//! added to it when it is loaded.
+//! Always true: a file is taken whole or refused with the name at fault, but for what belongs to parts that no model here
+//! has, which is counted and told.
+//! Sources: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021); the names that diffusers and PEFT save,
+//! and those that diffusers, LightX2V and ComfyUI read in published files.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 
-use super::Weights;
+use super::mapped::Matrix;
+use super::{Weights, names};
 use crate::WanError;
 
 /// A file of adapters and how strongly it is to work.
@@ -21,148 +25,333 @@ pub struct Lora {
     pub strength: f64,
 }
 
-/// The adapters of all layers, by the layer's name.
+/// What all files add to a model.
 #[derive(Debug, Default)]
 pub(super) struct Adapters {
-    by_layer: BTreeMap<String, Vec<LowRank>>,
+    by_layer: BTreeMap<String, Vec<Adapter>>,
+    by_tensor: BTreeMap<String, Vec<Difference>>,
+    /// Bytes of what is applied beside the weights, as it is stored.
+    pub(super) stored_bytes: u64,
+    /// Numbers of it.
+    pub(super) numbers: u64,
+    /// What users should know of the files, a sentence each.
+    pub(super) warnings: Vec<String>,
 }
 
-/// `up · down`, with its strength in `up`.
+/// What is added to a layer's output for its input x: `scale · x downᵀ upᵀ`, or `scale · x upᵀ`.
 #[derive(Debug, Clone)]
-pub struct LowRank {
+pub struct Adapter {
     /// `[rank, inputs]`
-    pub down: Tensor,
-    /// `[outputs, rank]`
-    pub up: Tensor,
+    pub down: Option<Matrix>,
+    /// `[outputs, rank]`, or `[outputs, inputs]` where nothing is down.
+    pub up: Matrix,
+    pub scale: f32,
 }
 
-/// What programs put before the layers' names.
-const PREFIXES: [&str; 2] = ["diffusion_model.", "transformer."];
-/// Names of the thin matrices: down, then up.
-const PAIRS: [[&str; 2]; 2] = [["lora_A.weight", "lora_B.weight"], ["lora_down.weight", "lora_up.weight"]];
+/// What is added to a tensor.
+#[derive(Debug)]
+struct Difference {
+    /// All numbers in one row.
+    numbers: Matrix,
+    scale: f64,
+}
+
+/// What a tensor of a file is to its layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Down,
+    Up,
+    /// Added behind `Up`, as strongly.
+    UpBias,
+    /// Over the rank, the scale that the pair was trained with.
+    Alpha,
+    /// Added to the weight.
+    Weight,
+    /// Added to the bias.
+    Bias,
+    /// Added to the table of shifts, scales and gates.
+    Table,
+}
+
+/// The file's names of the parts for one layer.
+type Parts<'a> = BTreeMap<Part, &'a str>;
+
+impl Part {
+    /// The layer as it is written in `key`, and what this is to it.
+    fn of(key: &str) -> Option<(&str, Self)> {
+        const PAIRS: [(&str, Part); 4] = [
+            (".lora_A.", Part::Down),
+            (".lora_down.", Part::Down),
+            (".lora_B.", Part::Up),
+            (".lora_up.", Part::Up),
+        ];
+        const ENDINGS: [(&str, Part); 4] = [
+            (".alpha", Part::Alpha),
+            (".diff", Part::Weight),
+            (".diff_b", Part::Bias),
+            (".diff_m", Part::Table),
+        ];
+        for (mark, part) in PAIRS {
+            if let Some((name, rest)) = key.split_once(mark) {
+                // PEFT writes the adapter's own name between the two: `lora_A.default.weight`.
+                let (adapter, tensor) = rest.rsplit_once('.').unwrap_or(("", rest));
+                return match (part, tensor) {
+                    _ if adapter.contains('.') => None,
+                    (_, "weight") => Some((name, part)),
+                    (Self::Up, "bias") => Some((name, Self::UpBias)),
+                    _ => None,
+                };
+            }
+        }
+        let (name, part) =
+            ENDINGS.iter().find_map(|(ending, part)| Some((key.strip_suffix(ending)?, *part)))?;
+        Some((name, if names::is_table(name) && part == Self::Weight { Self::Table } else { part }))
+    }
+}
 
 impl Adapters {
-    /// Adds the adapters in the file that `lora` names; every layer must be one that `weights` has.
+    /// Adds what is in the file that `lora` names for the model that `weights` are of.
     pub(super) fn add(&mut self, lora: &Lora, weights: &Weights) -> Result<(), WanError> {
         let file = Weights::open_file(&lora.path)?;
         let refused = |problem: String| WanError::config(&lora.path, problem);
-        let mut used = 0;
-        for [down, up] in PAIRS {
-            let downs =
-                file.names().filter_map(|name| Some((name, name.strip_suffix(down)?.strip_suffix('.')?)));
-            for (down_name, stem) in downs {
-                let layer = layer_of(stem);
-                if !weights.contains(&format!("{layer}.weight")) {
-                    return Err(refused(format!(
-                        "the model has no layer `{layer}` that `{stem}` could adapt"
-                    )));
-                }
-                let (adapter, parts) =
-                    read(&file, stem, [down_name, &format!("{stem}.{up}")], lora.strength)?;
-                used += parts;
-                self.by_layer.entry(layer).or_default().push(adapter);
+        let mut by_layer: BTreeMap<String, Parts<'_>> = BTreeMap::new();
+        let mut left_out = LeftOut::default();
+        for key in file.names() {
+            let Some((name, part)) = Part::of(key) else {
+                return Err(refused(format!(
+                    "`{key}` is of no kind that is read here, which are pairs of lora_A and lora_B or of lora_down and \
+                     lora_up, alpha, diff, diff_b and diff_m"
+                )));
+            };
+            if names::is_image_branch(name) {
+                left_out.image_branch += 1;
+                continue;
+            }
+            let layer = if part == Part::Table { names::table(name) } else { names::layer(name) };
+            if let Some(other) = by_layer.entry(layer).or_default().insert(part, key) {
+                return Err(refused(format!("`{other}` and `{key}` are the same part of one layer")));
             }
         }
-        match file.names().count() {
-            0 => Err(refused("it has no adapters".to_owned())),
-            all if all != used => {
-                Err(refused(format!("{} of its {all} tensors are no low-rank adapters", all - used)))
-            }
-            _ => Ok(()),
+        let total = file.names().count();
+        let mut reader = Reader { file: &file, lora, weights, into: self, left_out };
+        for (layer, parts) in &by_layer {
+            reader.layer(layer, parts)?;
         }
+        let left_out = reader.left_out;
+        if total == 0 {
+            return Err(refused("it has no adapters".to_owned()));
+        }
+        if left_out.total() == total {
+            return Err(refused(format!("none of its {total} tensors is for this model")));
+        }
+        self.warnings.extend(left_out.warning(&lora.path, total));
+        Ok(())
     }
 
-    pub(super) fn of(&self, layer: &str) -> &[LowRank] {
+    pub(super) fn of(&self, layer: &str) -> &[Adapter] {
         self.by_layer.get(layer).map_or(&[], Vec::as_slice)
     }
-}
 
-/// One adapter, and how many tensors of the file it is.
-fn read(
-    file: &Weights,
-    stem: &str,
-    [down, up]: [&str; 2],
-    strength: f64,
-) -> Result<(LowRank, usize), WanError> {
-    let matrix = |name: &str| -> Result<Tensor, WanError> {
-        let shape = file.shape(name)?.to_vec();
-        file.tensor(name, shape, DType::F32, &Device::Cpu)
-    };
-    let (down, up) = (matrix(down)?, matrix(up)?);
-    let alpha = format!("{stem}.alpha");
-    let (scale, parts) = match file.contains(&alpha) {
-        // Trained with this over the rank.
-        true => {
-            (f64::from(matrix(&alpha)?.flatten_all()?.get(0)?.to_scalar::<f32>()?) / down.dim(0)? as f64, 3)
-        }
-        false => (1.0, 2),
-    };
-    Ok((LowRank { down, up: (up * (scale * strength))? }, parts))
-}
-
-/// The layer that a name in an adapter or in the models' own program means, as diffusers calls it.
-pub(super) fn layer_of(stem: &str) -> String {
-    let stem = PREFIXES.iter().find_map(|prefix| stem.strip_prefix(prefix)).unwrap_or(stem);
-    // Endings in the models' own program, and in diffusers.
-    const ATTENTION: [(&str, &str); 6] = [
-        ("q", "to_q"),
-        ("k", "to_k"),
-        ("v", "to_v"),
-        ("o", "to_out.0"),
-        ("norm_q", "norm_q"),
-        ("norm_k", "norm_k"),
-    ];
-    const WHOLE: [(&str, &str); 6] = [
-        ("text_embedding.0", "condition_embedder.text_embedder.linear_1"),
-        ("text_embedding.2", "condition_embedder.text_embedder.linear_2"),
-        ("time_embedding.0", "condition_embedder.time_embedder.linear_1"),
-        ("time_embedding.2", "condition_embedder.time_embedder.linear_2"),
-        ("time_projection.1", "condition_embedder.time_proj"),
-        ("head.head", "proj_out"),
-    ];
-    if let Some((_, name)) = WHOLE.iter().find(|(own, _)| *own == stem) {
-        return (*name).to_owned();
+    /// Whether something is added to the tensor `name`.
+    pub(super) fn change(&self, name: &str) -> bool {
+        self.by_tensor.contains_key(name)
     }
-    for (own, name) in [(".self_attn.", ".attn1."), (".cross_attn.", ".attn2.")] {
-        if let Some((block, part)) = stem.split_once(own)
-            && let Some((_, part)) = ATTENTION.iter().find(|(own, _)| *own == part)
-        {
-            return format!("{block}{name}{part}");
+
+    /// `tensor`, in f32 on the CPU, with what is added to the tensor `name`.
+    pub(super) fn changed(&self, name: &str, mut tensor: Tensor) -> Result<Tensor, WanError> {
+        for Difference { numbers, scale } in self.by_tensor.get(name).into_iter().flatten() {
+            let numbers = numbers.to_tensor(DType::F32, &Device::Cpu)?.reshape(tensor.shape())?;
+            tensor = (tensor + (numbers * *scale)?)?;
         }
+        Ok(tensor)
     }
-    for (own, name) in [(".ffn.0", ".ffn.net.0.proj"), (".ffn.2", ".ffn.net.2")] {
-        if let Some(block) = stem.strip_suffix(own) {
-            return format!("{block}{name}");
-        }
-    }
-    stem.to_owned()
 }
 
-/// Applies adapters `[outputs, rank]·[rank, inputs]` to x `[N, inputs]`, added to `out` `[N, outputs]`.
-pub(crate) fn apply(adapters: &[LowRank], x: &Tensor, out: Tensor) -> Result<Tensor, WanError> {
-    adapters
-        .iter()
-        .try_fold(out, |out, LowRank { down, up }| Ok((out + x.matmul(&down.t()?)?.matmul(&up.t()?)?)?))
+/// Tensors of a file that no model here has a use for.
+#[derive(Debug, Default, Clone, Copy)]
+struct LeftOut {
+    image_branch: usize,
+    /// For a patch embedding of other inputs, as an adapter for a text-to-video model has it.
+    patches: usize,
 }
 
-impl LowRank {
-    /// On `device` as `dtype`, if it fits a layer of `inputs` and `outputs`.
-    pub(crate) fn fitting(
-        &self,
-        [outputs, inputs]: [usize; 2],
-        (dtype, device): (DType, &Device),
-    ) -> Option<Result<Self, WanError>> {
-        let (down, up) = (self.down.dims2().ok()?, self.up.dims2().ok()?);
-        let fits = down.1 == inputs && up.0 == outputs && down.0 == up.1;
-        fits.then(|| {
-            let there =
-                |x: &Tensor| -> Result<Tensor, WanError> { Ok(x.to_dtype(dtype)?.to_device(device)?) };
-            Ok(Self { down: there(&self.down)?, up: there(&self.up)? })
+impl LeftOut {
+    fn total(self) -> usize {
+        self.image_branch + self.patches
+    }
+
+    fn warning(self, path: &Path, total: usize) -> Option<String> {
+        let reasons = [
+            (self.image_branch, "for an image encoder, which this model does not have"),
+            (self.patches, "for a patch embedding of other inputs, such as a text-to-video model's"),
+        ];
+        let told: Vec<String> = reasons
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, reason)| format!("{count} {reason}"))
+            .collect();
+        (!told.is_empty()).then(|| {
+            format!(
+                "{}: {} of its {total} tensors were left out: {}",
+                path.display(),
+                self.total(),
+                told.join(", ")
+            )
         })
     }
 }
 
-/// Where no path is known, the folder of the weights stands for it.
-pub(super) fn misfit(folder: &Path, layer: &str) -> WanError {
-    WanError::config(folder, format!("an adapter for `{layer}` has another shape than the layer"))
+/// Takes one file into the adapters, layer by layer.
+struct Reader<'a> {
+    file: &'a Weights,
+    lora: &'a Lora,
+    weights: &'a Weights,
+    into: &'a mut Adapters,
+    left_out: LeftOut,
+}
+
+impl Reader<'_> {
+    fn layer(&mut self, layer: &str, parts: &Parts<'_>) -> Result<(), WanError> {
+        let scale = self.scale(parts)?;
+        match (parts.get(&Part::Down).copied(), parts.get(&Part::Up).copied()) {
+            (Some(down), Some(up)) => self.pair(layer, [down, up], scale)?,
+            (None, None) => {
+                if let Some(key) = parts.get(&Part::Alpha).or(parts.get(&Part::UpBias)) {
+                    return Err(
+                        self.refused(format!("`{key}` belongs to a pair of matrices that is not there"))
+                    );
+                }
+            }
+            (Some(key), None) | (None, Some(key)) => {
+                return Err(self.refused(format!(
+                    "`{key}` lacks the other of its pair, lora_A and lora_B or lora_down and lora_up"
+                )));
+            }
+        }
+        let (weight, bias) = (format!("{layer}.weight"), format!("{layer}.bias"));
+        if let Some(key) = parts.get(&Part::Weight) {
+            match self.shape_of(&weight, key)?.len() {
+                1 => self.difference(&weight, key, self.lora.strength)?,
+                _ => self.whole(layer, key)?,
+            }
+        }
+        for (part, tensor, scale) in [
+            (Part::Bias, bias.as_str(), self.lora.strength),
+            (Part::UpBias, &bias, scale),
+            (Part::Table, layer, self.lora.strength),
+        ] {
+            if let Some(key) = parts.get(&part) {
+                self.difference(tensor, key, scale)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn refused(&self, problem: String) -> WanError {
+        WanError::config(&self.lora.path, problem)
+    }
+
+    /// How strongly the pair works.
+    fn scale(&self, parts: &Parts<'_>) -> Result<f64, WanError> {
+        let (Some(alpha_key), Some(down)) = (parts.get(&Part::Alpha), parts.get(&Part::Down)) else {
+            return Ok(self.lora.strength);
+        };
+        let alpha = self.file.number(alpha_key)?;
+        let rank = self.file.shape(down)?.first().copied().unwrap_or(0);
+        if !alpha.is_finite() || rank == 0 {
+            return Err(self.refused(format!("`{alpha_key}` is {alpha} for a pair of rank {rank}")));
+        }
+        Ok(self.lora.strength * alpha / rank as f64)
+    }
+
+    /// The shape of the model's tensor `tensor` that `key` is for.
+    fn shape_of(&self, tensor: &str, key: &str) -> Result<&[usize], WanError> {
+        self.weights
+            .shape(tensor)
+            .map_err(|_| self.refused(format!("the model has no tensor `{tensor}`, which `{key}` is for")))
+    }
+
+    /// Outputs and inputs of the layer's matrix.
+    fn size_of(&self, layer: &str, key: &str) -> Result<[usize; 2], WanError> {
+        match self.shape_of(&format!("{layer}.weight"), key)? {
+            [outputs, inputs @ ..] if !inputs.is_empty() => Ok([*outputs, inputs.iter().product()]),
+            _ => Err(self.refused(format!("`{key}` is half of a product, and `{layer}` is no matrix"))),
+        }
+    }
+
+    /// The tensor `key` as a matrix: its first side counts rows.
+    fn matrix(&self, key: &str) -> Result<Matrix, WanError> {
+        match self.file.shape(key)? {
+            shape @ [_, _, ..] => self.file.matrix(key, shape),
+            shape => Err(self.refused(format!("`{key}` has the shape {shape:?} and should be a matrix"))),
+        }
+    }
+
+    fn misfit(&self, key: &str, wanted: Vec<usize>) -> WanError {
+        let got = self.file.shape(key).map(<[usize]>::to_vec).unwrap_or_default();
+        WanError::WrongShape { path: self.lora.path.clone(), name: key.to_owned(), got, wanted }
+    }
+
+    fn pair(&mut self, layer: &str, [down_key, up_key]: [&str; 2], scale: f64) -> Result<(), WanError> {
+        let [outputs, inputs] = self.size_of(layer, down_key)?;
+        let (down, up) = (self.matrix(down_key)?, self.matrix(up_key)?);
+        if [up.rows(), up.columns()] != [outputs, down.rows()] || down.rows() == 0 {
+            return Err(self.misfit(up_key, vec![outputs, down.rows().max(1)]));
+        }
+        if down.columns() != inputs {
+            if is_patches(layer) {
+                self.left_out.patches += 2;
+                return Ok(());
+            }
+            return Err(self.misfit(down_key, vec![down.rows(), inputs]));
+        }
+        self.beside(layer, [down_key, up_key], Adapter { down: Some(down), up, scale: scale as f32 })
+    }
+
+    /// The whole matrix `key` beside the layer's.
+    fn whole(&mut self, layer: &str, key: &str) -> Result<(), WanError> {
+        let size = self.size_of(layer, key)?;
+        let up = self.matrix(key)?;
+        if [up.rows(), up.columns()] != size {
+            if is_patches(layer) && up.rows() == size[0] {
+                self.left_out.patches += 1;
+                return Ok(());
+            }
+            return Err(self.misfit(key, size.to_vec()));
+        }
+        self.beside(layer, [key], Adapter { down: None, up, scale: self.lora.strength as f32 })
+    }
+
+    fn beside<const N: usize>(
+        &mut self,
+        layer: &str,
+        keys: [&str; N],
+        adapter: Adapter,
+    ) -> Result<(), WanError> {
+        for key in keys {
+            let (bytes, numbers) = self.file.extent(key)?;
+            self.into.stored_bytes += bytes;
+            self.into.numbers += numbers;
+        }
+        self.into.by_layer.entry(layer.to_owned()).or_default().push(adapter);
+        Ok(())
+    }
+
+    /// Adds the tensor `key` to the model's tensor `tensor`, sides of 1 aside.
+    fn difference(&mut self, tensor: &str, key: &str, scale: f64) -> Result<(), WanError> {
+        let wanted = self.shape_of(tensor, key)?;
+        let shape = self.file.shape(key)?;
+        let sides = |shape: &[usize]| shape.iter().copied().filter(|side| *side != 1).collect::<Vec<_>>();
+        if sides(shape) != sides(wanted) {
+            return Err(self.misfit(key, wanted.to_vec()));
+        }
+        let numbers = self.file.row(key)?;
+        self.into.by_tensor.entry(tensor.to_owned()).or_default().push(Difference { numbers, scale });
+        Ok(())
+    }
+}
+
+/// Whether `layer` is the one whose inputs differ between models that adapters are shared by.
+fn is_patches(layer: &str) -> bool {
+    layer == "patch_embedding"
 }

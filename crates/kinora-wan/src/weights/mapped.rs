@@ -70,8 +70,30 @@ pub(super) enum Stored {
     Plain(DType),
     /// Quantised, a block of neighbours at a time.
     Blocks(GgmlDType),
+    /// In types that tensors do not have here, but single numbers may.
+    Wide(Wide),
     /// In a way that is not read here.
     Unknown(String),
+}
+
+/// Types of numbers that are read one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wide {
+    I32,
+    I64,
+    F64,
+}
+
+impl Wide {
+    /// The number in `bytes`, which are as many as it has.
+    pub(super) fn number(self, bytes: &[u8]) -> f64 {
+        const WHOLE: &str = "a header gives a number all of its bytes";
+        match self {
+            Self::I32 => f64::from(i32::from_le_bytes(bytes.try_into().expect(WHOLE))),
+            Self::I64 => i64::from_le_bytes(bytes.try_into().expect(WHOLE)) as f64,
+            Self::F64 => f64::from_le_bytes(bytes.try_into().expect(WHOLE)),
+        }
+    }
 }
 
 impl Stored {
@@ -80,7 +102,7 @@ impl Stored {
         match self {
             Self::Plain(dtype) => (1, dtype.size_in_bytes()),
             Self::Blocks(dtype) => (dtype.block_size(), dtype.type_size()),
-            Self::Unknown(_) => (1, 1),
+            Self::Wide(_) | Self::Unknown(_) => (1, 1),
         }
     }
 }
@@ -137,8 +159,8 @@ impl Matrix {
                 let dtype = match stored {
                     Stored::Plain(dtype) => dtype,
                     Stored::Blocks(dtype) => return Numbers::Blocks(bytes, *dtype),
-                    Stored::Unknown(kind) => {
-                        unreachable!("the type {kind} was refused when it was looked up")
+                    Stored::Wide(_) | Stored::Unknown(_) => {
+                        unreachable!("the type {stored:?} was refused when it was looked up")
                     }
                 };
                 // SAFETY: every pattern of bits is a number of these types, and only the aligned middle is taken.

@@ -10,6 +10,7 @@ mod gguf;
 mod lora;
 mod made_up;
 mod mapped;
+mod names;
 mod safe;
 
 use std::collections::BTreeMap;
@@ -17,8 +18,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Shape, Tensor};
 
-pub(crate) use lora::apply as apply_low_rank;
-pub use lora::{Lora, LowRank};
+pub use lora::{Adapter, Lora};
 use mapped::{MappedFile, Stored};
 pub use mapped::{Matrix, Numbers};
 
@@ -98,16 +98,19 @@ impl Weights {
         Ok(self)
     }
 
-    /// The adapters of `layer`, which has `[outputs, inputs]`.
-    pub(crate) fn low_rank(
-        &self,
-        layer: &str,
-        size: [usize; 2],
-        place: (DType, &Device),
-    ) -> Result<Vec<LowRank>, WanError> {
-        let all = self.adapters.of(layer).iter();
-        all.map(|adapter| adapter.fitting(size, place).ok_or_else(|| lora::misfit(&self.folder, layer))?)
-            .collect()
+    /// The adapters of `layer`, which fit it.
+    pub(crate) fn adapters(&self, layer: &str) -> &[Adapter] {
+        self.adapters.of(layer)
+    }
+
+    /// Bytes of all adapters as they are stored, and their numbers.
+    pub fn adapters_extent(&self) -> (u64, u64) {
+        (self.adapters.stored_bytes, self.adapters.numbers)
+    }
+
+    /// What users should know of the files of adapters, a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.adapters.warnings
     }
 
     pub fn contains(&self, name: &str) -> bool {
@@ -151,7 +154,37 @@ impl Weights {
             return Ok(Tensor::from_vec(numbers, shape, device)?.to_dtype(dtype)?);
         };
         let matrix = self.mapped(name, shape.dims(), [1, shape.elem_count()])?;
+        if self.adapters.change(name) {
+            let tensor = matrix.to_tensor(DType::F32, &Device::Cpu)?.reshape(shape)?;
+            return Ok(self.adapters.changed(name, tensor)?.to_dtype(dtype)?.to_device(device)?);
+        }
         Ok(matrix.to_tensor(dtype, device)?.reshape(shape)?)
+    }
+
+    /// The one number of the tensor `name`, whatever its type.
+    fn number(&self, name: &str) -> Result<f64, WanError> {
+        let entry = self.entry(name)?;
+        if entry.shape.iter().product::<usize>() != 1 {
+            return Err(entry.misfit(name, &[]));
+        }
+        if let Stored::Wide(wide) = entry.stored {
+            return Ok(wide.number(entry.file.bytes(&entry.bytes)));
+        }
+        let mut number = [0.0];
+        self.row(name)?.widen_rows(0..1, &mut number);
+        Ok(f64::from(number[0]))
+    }
+
+    /// All numbers of the tensor `name` in one row, left where they lie.
+    fn row(&self, name: &str) -> Result<Matrix, WanError> {
+        let shape = self.shape(name)?;
+        self.mapped(name, shape, [1, shape.iter().product()])
+    }
+
+    /// Bytes of the tensor `name` as it is stored, and its numbers.
+    fn extent(&self, name: &str) -> Result<(u64, u64), WanError> {
+        let entry = self.entry(name)?;
+        Ok((entry.bytes.len() as u64, entry.shape.iter().product::<usize>() as u64))
     }
 
     /// The tensor `name` of `shape` as a matrix, left where it lies: the first side counts rows, the others make up one.
@@ -166,12 +199,14 @@ impl Weights {
     /// The tensor `name` of `shape` as a matrix of `size`, if its type is known.
     fn mapped(&self, name: &str, shape: &[usize], size: [usize; 2]) -> Result<Matrix, WanError> {
         let entry = self.shaped(name, shape)?;
-        if let Stored::Unknown(kind) = &entry.stored {
-            return Err(WanError::WrongType {
-                path: entry.file.path().to_owned(),
-                name: name.to_owned(),
-                dtype: kind.clone(),
-            });
+        let refused = match &entry.stored {
+            Stored::Unknown(kind) => Some(kind.clone()),
+            Stored::Wide(wide) => Some(format!("{wide:?}")),
+            Stored::Plain(_) | Stored::Blocks(_) => None,
+        };
+        if let Some(dtype) = refused {
+            let (path, name) = (entry.file.path().to_owned(), name.to_owned());
+            return Err(WanError::WrongType { path, name, dtype });
         }
         Ok(Matrix::mapped(entry.file.clone(), entry.bytes.clone(), entry.stored.clone(), size))
     }
@@ -188,14 +223,21 @@ impl Weights {
         let entry = self.entry(name)?;
         let counted = |side: &&usize| !entry.loose || **side != 1;
         if !wanted.iter().filter(counted).eq(&entry.shape) {
-            return Err(WanError::WrongShape {
-                path: entry.file.path().to_owned(),
-                name: name.to_owned(),
-                got: entry.shape.clone(),
-                wanted: wanted.to_owned(),
-            });
+            return Err(entry.misfit(name, wanted));
         }
         Ok(entry)
+    }
+}
+
+impl Entry {
+    /// That the tensor `name`, which this is, should have the shape `wanted`.
+    fn misfit(&self, name: &str, wanted: &[usize]) -> WanError {
+        WanError::WrongShape {
+            path: self.file.path().to_owned(),
+            name: name.to_owned(),
+            got: self.shape.clone(),
+            wanted: wanted.to_owned(),
+        }
     }
 }
 

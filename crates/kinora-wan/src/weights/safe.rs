@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::DType;
 use safetensors::SafeTensors;
 
-use super::mapped::MappedFile;
+use super::mapped::{MappedFile, Wide};
 use super::{Entry, Stored};
 use crate::WanError;
 
@@ -31,6 +31,9 @@ pub(super) fn entries(path: &Path) -> Result<Vec<(String, Entry)>, WanError> {
             safetensors::Dtype::F32 => Stored::Plain(DType::F32),
             safetensors::Dtype::F16 => Stored::Plain(DType::F16),
             safetensors::Dtype::BF16 => Stored::Plain(DType::BF16),
+            safetensors::Dtype::I32 => Stored::Wide(Wide::I32),
+            safetensors::Dtype::I64 => Stored::Wide(Wide::I64),
+            safetensors::Dtype::F64 => Stored::Wide(Wide::F64),
             other => Stored::Unknown(format!("{other:?}")),
         },
         shape: info.shape.clone(),

@@ -112,8 +112,8 @@ impl Animate {
             return self.tell_plan(&spec, &picture, &monitor);
         }
         let opened = self.engine.load(self.noise.clone(), 1).map_err(|e| Failure::Usage(e.into()))?;
-        if let Some(warning) = opened.warning.filter(|_| !self.quiet) {
-            writeln!(std::io::stderr(), "{warning}")?;
+        for warning in opened.warnings.iter().filter(|_| !self.quiet) {
+            writeln!(std::io::stderr(), "{}", warning.text())?;
         }
         let mut engine = opened.engine;
         if let Some(folder) = &self.frames_out {

@@ -116,15 +116,36 @@ impl Dtype {
 #[derive(Debug)]
 pub struct Opened {
     pub engine: Arc<dyn Engine>,
+    pub warnings: Vec<Warning>,
+}
+
+/// What the user of an engine should know before it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Warning {
     /// What makes it slower on this machine than it could be.
-    pub warning: Option<String>,
+    MemoryShort(String),
+    /// What a file of adapters holds that the model cannot use.
+    AdapterPartlyUsed(String),
+}
+
+impl Warning {
+    pub fn text(&self) -> &str {
+        match self {
+            Self::MemoryShort(text) | Self::AdapterPartlyUsed(text) => text,
+        }
+    }
 }
 
 impl Opened {
     /// The engine, once the log has what its user should know.
     pub fn told(self) -> Arc<dyn Engine> {
-        if let Some(warning) = self.warning {
-            tracing::warn!(warning, "engine.memory_short");
+        for warning in self.warnings {
+            match warning {
+                Warning::MemoryShort(warning) => tracing::warn!(warning, "engine.memory_short"),
+                Warning::AdapterPartlyUsed(warning) => {
+                    tracing::warn!(warning, "engine.adapter_partly_used");
+                }
+            }
         }
         self.engine
     }
@@ -175,7 +196,7 @@ impl EngineChoice {
     /// Opens the engine for so many clips at the same time. `noise` is a file of noise to start from, which the engine
     /// `wan` knows.
     pub fn load(&self, noise: Option<PathBuf>, clips_count: u32) -> Result<Opened, ChoiceError> {
-        let opened = |engine: Arc<dyn Engine>| Opened { engine, warning: None };
+        let opened = |engine: Arc<dyn Engine>| Opened { engine, warnings: Vec::new() };
         Ok(match self.engine {
             EngineName::Motion => opened(Arc::new(MotionEngine)),
             EngineName::Pattern => opened(Arc::new(PatternEngine)),
@@ -183,13 +204,15 @@ impl EngineChoice {
                 let folder = self.library.find(self.model.as_ref().ok_or(ChoiceError::NoModel)?)?;
                 let target = Target::open(self.device, Dtype::on(self.device, self.dtype).products())?;
                 let engine = WanEngine::open(&folder, target, self.settings(noise))?;
+                let mut warnings: Vec<Warning> =
+                    engine.warnings().map(|text| Warning::AdapterPartlyUsed(text.to_owned())).collect();
                 // A GPU's memory was looked at when the engine was opened.
-                if self.device != DeviceName::Cpu {
-                    return Ok(opened(Arc::new(engine)));
+                if self.device == DeviceName::Cpu {
+                    let fit = Fit { needs: engine.needs()?, clips_count, memory: Memory::read() };
+                    fit.problem().map_or(Ok(()), |problem| Err(ChoiceError::Memory(problem)))?;
+                    warnings.extend(fit.warning().map(Warning::MemoryShort));
                 }
-                let fit = Fit { needs: engine.needs()?, clips_count, memory: Memory::read() };
-                fit.problem().map_or(Ok(()), |problem| Err(ChoiceError::Memory(problem)))?;
-                Opened { warning: fit.warning(), engine: Arc::new(engine) }
+                Opened { engine: Arc::new(engine), warnings }
             }
         })
     }
