@@ -97,7 +97,7 @@ impl Block {
             }
             None => self.attn2.forward(x, text, None)?,
         };
-        Ok((x + read)?)
+        self.ops.add(x, &read)
     }
 }
 

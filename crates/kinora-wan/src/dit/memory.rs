@@ -19,7 +19,7 @@ const MIDDLES: usize = 2;
 const TENSOR_MIDDLES: usize = 3;
 
 /// Bytes that one thread needs for the scores of its tile of attention, once as they are and once laid out for a product.
-const SCORES_SCRATCH_BYTES: usize = 1 << 19;
+const SCORES_SCRATCH_BYTES: usize = 5 << 17;
 /// Queries of a tile and keys of a block, of one head, that it lays out besides.
 const SCRATCH_ROWS: usize = 640;
 

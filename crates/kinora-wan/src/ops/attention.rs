@@ -8,14 +8,16 @@ use rayon::prelude::*;
 
 use super::Products;
 use super::attention_bf16;
+use super::bf16::ROWS;
 use super::matmul::{Mat, MatMut, Threads, multiply_add};
 use super::simd::{exp, vectorised};
-use super::slices::{from_f32, with_f32};
+use super::slices::{from_f32, with_f32, zeros};
 use crate::WanError;
 
-/// Queries in a tile and keys in a block: their scores, and the tile's result, stay in a second-level cache.
-pub(super) const QUERIES: usize = 120;
-const KEYS: usize = 512;
+/// Queries in a tile at most and keys in a block: their scores, and the tile's result, stay in a second-level cache, and
+/// what laying out a block's keys costs is shared by many queries.
+const QUERIES: usize = 384;
+pub(super) const KEYS: usize = 256;
 
 /// [`super::Ops::attention`] on the CPU.
 pub(super) fn attention(
@@ -51,25 +53,30 @@ pub(super) struct Inputs<'a> {
     pub v: &'a [f32],
 }
 
+/// Queries of a tile: whole panels of them, and so many tiles that all threads end together.
+pub(super) fn tile_queries(tokens: usize) -> usize {
+    let threads = rayon::current_num_threads();
+    let tiles = tokens.div_ceil(QUERIES).next_multiple_of(threads);
+    tokens.div_ceil(tiles).next_multiple_of(ROWS)
+}
+
 fn tiled(Inputs { q, k, v }: Inputs<'_>, shape: Shape) -> Vec<f32> {
     let Shape { tokens, width, head_width, .. } = shape;
-    let mut out = vec![0.0; tokens * width];
-    out.par_chunks_mut(QUERIES * width).enumerate().for_each_init(
-        Scratch::default,
-        |scratch, (tile, out)| {
-            let q = &q[tile * QUERIES * width..][..out.len()];
-            for head in 0..width / head_width {
-                scratch.head(out, Inputs { q, k, v }, head * head_width, shape);
-            }
-        },
-    );
+    let mut out = zeros(tokens * width);
+    let tile_numbers = tile_queries(tokens) * width;
+    out.par_chunks_mut(tile_numbers).enumerate().for_each_init(Scratch::default, |scratch, (tile, out)| {
+        let q = &q[tile * tile_numbers..][..out.len()];
+        for head in 0..width / head_width {
+            scratch.head(out, Inputs { q, k, v }, head * head_width, shape);
+        }
+    });
     out
 }
 
 /// What one tile of queries needs room for.
 #[derive(Debug, Default)]
 struct Scratch {
-    /// `[QUERIES, KEYS]`: scores of the current block, then their powers.
+    /// `[queries, KEYS]`: scores of the current block, then their powers.
     scores: Vec<f32>,
     softmax: RunningSoftmax,
 }
@@ -121,7 +128,7 @@ impl Scratch {
         let Shape { keys, width, head_width, .. } = shape;
         let queries = q.len() / width;
         let scale = 1.0 / (head_width as f32).sqrt();
-        self.scores.resize(QUERIES * KEYS, 0.0);
+        self.scores.resize(queries * KEYS, 0.0);
         self.softmax.begin(queries);
         let q = Mat::rows(&q[from..], queries, head_width, width);
         for first in (0..keys).step_by(KEYS) {

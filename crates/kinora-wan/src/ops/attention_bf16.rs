@@ -2,11 +2,12 @@
 
 use rayon::prelude::*;
 
-use super::attention::{Inputs, QUERIES, RunningSoftmax, Shape};
+use super::attention::{Inputs, KEYS, RunningSoftmax, Shape, tile_queries};
 use super::bf16::{Before, COLUMNS, Factors, Panels, ROWS, Strip};
+use super::slices::zeros;
 
-/// Keys in a block, of whole panels.
-const KEYS: usize = 512;
+// Blocks of keys are whole panels, and whole pairs of values.
+const _: () = assert!(KEYS % COLUMNS == 0 && KEYS % 2 == 0);
 
 /// As `attention::tiled`; queries, keys, values and the powers of scores are rounded to bf16, sums are not.
 pub(super) fn tiled(inputs: Inputs<'_>, shape: Shape) -> Vec<f32> {
@@ -21,16 +22,14 @@ pub(super) fn tiled(inputs: Inputs<'_>, shape: Shape) -> Vec<f32> {
             laid_out
         })
         .collect();
-    let mut out = vec![0.0; tokens * width];
-    out.par_chunks_mut(QUERIES * width).enumerate().for_each_init(
-        Scratch::default,
-        |scratch, (tile, out)| {
-            let q = &inputs.q[tile * QUERIES * width..][..out.len()];
-            for (head, laid_out) in heads.iter().enumerate() {
-                scratch.head(out, q, laid_out, head * head_width, shape);
-            }
-        },
-    );
+    let mut out = zeros(tokens * width);
+    let tile_numbers = tile_queries(tokens) * width;
+    out.par_chunks_mut(tile_numbers).enumerate().for_each_init(Scratch::default, |scratch, (tile, out)| {
+        let q = &inputs.q[tile * tile_numbers..][..out.len()];
+        for (head, laid_out) in heads.iter().enumerate() {
+            scratch.head(out, q, laid_out, head * head_width, shape);
+        }
+    });
     out
 }
 
@@ -45,7 +44,7 @@ struct Head {
 struct Scratch {
     queries: Panels<ROWS>,
     powers: Panels<ROWS>,
-    /// `[QUERIES, KEYS]`.
+    /// `[queries, KEYS]`.
     scores: Vec<f32>,
     softmax: RunningSoftmax,
 }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::simd::{exp, vectorised};
-use super::slices::{from_f32, with_f32};
+use super::slices::{from_f32, with_f32, zeros};
 use crate::WanError;
 
 /// Pixels that one task works on at a time: their channels stay in a second-level cache.
@@ -18,7 +18,7 @@ pub(super) fn channel_norm(x: &Tensor, gamma: &Tensor, silu: bool) -> Result<Ten
     let pixels = height * width;
     let gamma = gamma.to_vec1::<f32>()?;
     let out = with_f32(x, |x| {
-        let mut out = vec![0.0; x.len()];
+        let mut out = zeros(x.len());
         for (x, out) in x.chunks_exact(channels * pixels).zip(out.chunks_exact_mut(channels * pixels)) {
             normalise_frame(x, out, pixels, &gamma, silu);
         }

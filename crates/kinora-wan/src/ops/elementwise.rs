@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::norm::run_of_row;
 use super::simd::{exp, vectorised};
-use super::slices::{from_f32, with_f32};
+use super::slices::{copied, from_f32, with_f32};
 use crate::WanError;
 
 /// Numbers that one task works on.
@@ -16,7 +16,7 @@ const GELU_CUBE: f32 = 0.044_715;
 
 /// [`super::Ops::gelu`] on the CPU.
 pub(super) fn gelu(x: &Tensor) -> Result<Tensor, WanError> {
-    let mut numbers = with_f32(x, <[f32]>::to_vec)?;
+    let mut numbers = copied(x)?;
     numbers.par_chunks_mut(CHUNK).for_each(gelu_in_place);
     Ok(from_f32(numbers, x.shape())?)
 }
@@ -32,10 +32,24 @@ vectorised! {
     }
 }
 
+/// [`super::Ops::add`] on the CPU.
+pub(super) fn add(x: &Tensor, y: &Tensor) -> Result<Tensor, WanError> {
+    if x.shape() != y.shape() {
+        let problem = format!("{:?} and {:?} are not added up", x.shape(), y.shape());
+        return Err(candle_core::Error::Msg(problem).into());
+    }
+    let mut out = copied(x)?;
+    with_f32(y, |y| {
+        let chunks = out.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK));
+        chunks.for_each(|(out, y)| out.iter_mut().zip(y).for_each(|(out, y)| *out += y));
+    })?;
+    Ok(from_f32(out, x.shape())?)
+}
+
 /// [`super::Ops::gated_add`] on the CPU.
 pub(super) fn gated_add(x: &Tensor, y: &Tensor, gate: &Tensor, runs: &[usize]) -> Result<Tensor, WanError> {
     let width = x.dim(1)?;
-    let mut out = with_f32(x, <[f32]>::to_vec)?;
+    let mut out = copied(x)?;
     with_f32(y, |y| {
         with_f32(gate, |gate| {
             let rows = out.par_chunks_mut(width).zip(y.par_chunks(width)).enumerate();

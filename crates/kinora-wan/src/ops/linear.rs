@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::beside::{Resident, add_to, add_to_tensor};
 use super::bf16;
 use super::matmul::{Mat, MatMut, Threads, multiply_add};
-use super::slices::{from_f32, with_f32};
+use super::slices::{from_f32, with_f32, zeros};
 use super::{Place, Products, Set, tensors};
 use crate::WanError;
 use crate::weights::{Adapter, Matrix, Numbers, Weights};
@@ -105,7 +105,7 @@ impl Linear {
 
 /// `[tokens, outputs]`, every row the bias, or zeros.
 fn filled(tokens: usize, outputs: usize, bias: Option<&[f32]>) -> Vec<f32> {
-    let mut out = vec![0.0; tokens * outputs];
+    let mut out = zeros(tokens * outputs);
     if let Some(bias) = bias {
         out.par_chunks_mut(outputs).for_each(|row| row.copy_from_slice(bias));
     }

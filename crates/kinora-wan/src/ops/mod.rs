@@ -148,6 +148,14 @@ impl Ops {
         }
     }
 
+    /// `x + y`, of the same shape.
+    pub fn add(self, x: &Tensor, y: &Tensor) -> Result<Tensor, WanError> {
+        match self.set {
+            Set::Cpu => elementwise::add(x, y),
+            Set::Tensors => Ok((x + y)?),
+        }
+    }
+
     /// `x + y · gate`: x and y `[N, D]`, gate `[R, D]`, whose row *r* serves the next `runs[r]` rows.
     pub fn gated_add(
         self,

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::simd::vectorised;
-use super::slices::{from_f32, with_f32};
+use super::slices::{copied, from_f32, with_f32};
 use crate::WanError;
 
 /// Scales and shifts `[R, D]`, whose row *r* serves the next `runs[r]` rows of what is normalised.
@@ -18,7 +18,7 @@ pub struct Modulation<'a> {
 /// [`super::Ops::modulated_layer_norm`] on the CPU.
 pub(super) fn modulated_layer_norm(x: &Tensor, eps: f64, by: Modulation<'_>) -> Result<Tensor, WanError> {
     let width = x.dim(1)?;
-    let mut out = with_f32(x, <[f32]>::to_vec)?;
+    let mut out = copied(x)?;
     with_f32(by.scale, |scale| {
         with_f32(by.shift, |shift| {
             out.par_chunks_mut(width).enumerate().for_each(|(row, numbers)| {
@@ -33,7 +33,7 @@ pub(super) fn modulated_layer_norm(x: &Tensor, eps: f64, by: Modulation<'_>) -> 
 /// [`super::Ops::layer_norm`] on the CPU.
 pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor, WanError> {
     let width = x.dim(1)?;
-    let mut out = with_f32(x, <[f32]>::to_vec)?;
+    let mut out = copied(x)?;
     with_f32(weight, |weight| {
         with_f32(bias, |bias| {
             out.par_chunks_mut(width).for_each(|row| normalise(row, eps as f32, 0.0, weight, bias));
@@ -45,7 +45,7 @@ pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -
 /// [`super::Ops::rms_norm`] on the CPU.
 pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, WanError> {
     let width = x.dim(1)?;
-    let mut out = with_f32(x, <[f32]>::to_vec)?;
+    let mut out = copied(x)?;
     with_f32(weight, |weight| {
         out.par_chunks_mut(width).for_each(|row| normalise_by_squares(row, eps as f32, weight));
     })?;

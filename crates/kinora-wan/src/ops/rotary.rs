@@ -5,13 +5,13 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::slices::{from_f32, with_f32};
+use super::slices::{copied, from_f32, with_f32};
 use crate::WanError;
 
 /// [`super::Ops::rotate`] on the CPU.
 pub(super) fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor, WanError> {
     let (width, half) = (x.dim(1)?, cos.dim(1)?);
-    let mut out = with_f32(x, <[f32]>::to_vec)?;
+    let mut out = copied(x)?;
     with_f32(cos, |cos| {
         with_f32(sin, |sin| {
             let angles = cos.par_chunks(half).zip(sin.par_chunks(half));

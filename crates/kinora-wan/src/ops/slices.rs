@@ -1,6 +1,10 @@
 //! From tensors to slices and back, for operations written by hand.
 
 use candle_core::{CpuStorage, Device, Result, Shape, Storage, Tensor};
+use rayon::prelude::*;
+
+/// Numbers that one task copies or clears at least.
+const CHUNK: usize = 1 << 16;
 
 /// Calls `with` on the numbers of an f32 tensor on the CPU, in row-major order; a strided tensor is copied first.
 pub fn with_f32<R>(tensor: &Tensor, with: impl FnOnce(&[f32]) -> R) -> Result<R> {
@@ -25,6 +29,16 @@ pub fn with_all_f32<R>(tensors: &[&Tensor], with: impl FnOnce(&[&[f32]]) -> R) -
         _ => candle_core::bail!("expected f32 on the CPU"),
     });
     Ok(with(&slices.collect::<Result<Vec<_>>>()?))
+}
+
+/// A copy of an f32 tensor's numbers, made by all threads: one alone would keep the others waiting before every operation.
+pub fn copied(tensor: &Tensor) -> Result<Vec<f32>> {
+    with_f32(tensor, |numbers| numbers.par_iter().with_min_len(CHUNK).copied().collect())
+}
+
+/// So many zeros, written by all threads.
+pub fn zeros(count: usize) -> Vec<f32> {
+    rayon::iter::repeat_n(0.0, count).with_min_len(CHUNK).collect()
 }
 
 /// An f32 tensor on the CPU.

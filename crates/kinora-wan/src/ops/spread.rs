@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::slices::{from_f32, with_f32};
+use super::slices::{from_f32, with_f32, zeros};
 use crate::WanError;
 
 /// Which channel the pixel at row `y` and column `x` of a square shows in output `o`: called with `(o, y, x)`.
@@ -19,7 +19,7 @@ pub(super) fn spread_channels(
     let (_, _, height, width) = x.dims4()?;
     let pixels = height * width;
     let out = with_f32(x, |x| {
-        let mut out = vec![0.0; outputs * pixels * side * side];
+        let mut out = zeros(outputs * pixels * side * side);
         out.par_chunks_mut(pixels * side * side).enumerate().for_each(|(output, plane)| {
             for (row, numbers) in plane.chunks_exact_mut(width * side).enumerate() {
                 for column in 0..side {

@@ -17,6 +17,7 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
+use super::slices::zeros;
 use crate::weights::{Matrix, Numbers};
 pub(super) use kernel::{COLUMNS, ROWS};
 use layout::{Room, Rows, pair_rows, round_row};
@@ -117,7 +118,7 @@ impl<const WIDTH: usize> Panels<WIDTH> {
 /// `x Wᵀ + bias` by all threads: x `[tokens, inputs]`, weight `[outputs, inputs]`, answer `[tokens, outputs]`.
 pub(super) fn product(x: &[f32], weight: &Matrix, bias: Option<&[f32]>) -> Vec<f32> {
     let (outputs, inputs) = (weight.rows(), weight.columns());
-    let mut out = vec![0.0; x.len() / inputs * outputs];
+    let mut out = zeros(x.len() / inputs * outputs);
     let width = strip_columns(outputs, rayon::current_num_threads());
     let mut left = Panels::<ROWS>::default();
     for (x, out) in x.chunks(BAND_ROWS * inputs).zip(out.chunks_mut(BAND_ROWS * outputs)) {
