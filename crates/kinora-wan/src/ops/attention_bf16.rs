@@ -7,7 +7,7 @@ use super::bf16::{Before, COLUMNS, Factors, Panels, ROWS, Strip};
 use super::slices::zeros;
 
 // Blocks of keys are whole panels, and whole pairs of values.
-const _: () = assert!(KEYS % COLUMNS == 0 && KEYS % 2 == 0);
+const _: () = assert!(KEYS.is_multiple_of(COLUMNS) && KEYS.is_multiple_of(2));
 
 /// As `attention::tiled`; queries, keys, values and the powers of scores are rounded to bf16, sums are not.
 pub(super) fn tiled(inputs: Inputs<'_>, shape: Shape) -> Vec<f32> {

@@ -47,8 +47,8 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens")
 }
 
-fn manifest() -> Manifest {
-    let text = std::fs::read_to_string(root().join("manifest.json")).expect("goldens/manifest.json is there");
+fn manifest(root: &Path) -> Manifest {
+    let text = std::fs::read_to_string(root.join("manifest.json")).expect("goldens/manifest.json is there");
     let manifest: Manifest = serde_json::from_str(&text).unwrap();
     assert_eq!(manifest.format, 1, "another format of goldens: run reference/make_goldens.py");
     manifest
@@ -56,9 +56,13 @@ fn manifest() -> Manifest {
 
 /// The bytes of `file`, which the manifest must know with this hash.
 fn checked(file: &str) -> (Vec<u8>, Tolerance) {
-    let manifest = manifest();
+    checked_in(&root(), file)
+}
+
+fn checked_in(root: &Path, file: &str) -> (Vec<u8>, Tolerance) {
+    let manifest = manifest(root);
     let entry = manifest.files.get(file).unwrap_or_else(|| panic!("the manifest does not name {file}"));
-    let bytes = std::fs::read(root().join(file)).unwrap_or_else(|e| panic!("goldens/{file}: {e}"));
+    let bytes = std::fs::read(root.join(file)).unwrap_or_else(|e| panic!("goldens/{file}: {e}"));
     let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
         hash, entry.sha256,
@@ -87,7 +91,8 @@ pub fn path(file: &str) -> PathBuf {
 /// The folder of a tiny checkpoint, every file of which is checked.
 pub fn model(name: &str) -> PathBuf {
     let prefix = format!("models/{name}/");
-    let files: Vec<String> = manifest().files.into_keys().filter(|file| file.starts_with(&prefix)).collect();
+    let files: Vec<String> =
+        manifest(&root()).files.into_keys().filter(|file| file.starts_with(&prefix)).collect();
     assert!(files.len() > 5, "the manifest names {files:?}");
     for file in &files {
         checked(file);
@@ -221,4 +226,23 @@ fn disturb(bytes: &mut [u8], tensor: &str) -> bool {
     let first = number(&bytes[start..start + 4]) * 1.1 + largest * 0.1 + 0.01;
     bytes[start..start + 4].copy_from_slice(&first.to_le_bytes());
     true
+}
+
+#[test]
+fn a_golden_that_is_missing_changed_or_unknown_fails() {
+    let root = &std::env::temp_dir().join(format!("kinora-goldens-{}", std::process::id()));
+    std::fs::create_dir_all(root).unwrap();
+    let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"; // FIPS 180-2, B.1: of "abc"
+    let manifest = serde_json::json!({ "format": 1, "files": { "known": { "sha256": hash } } });
+    std::fs::write(root.join("manifest.json"), manifest.to_string()).unwrap();
+    let panics = |file: &str| std::panic::catch_unwind(|| checked_in(root, file)).is_err();
+
+    assert!(panics("known"), "it is missing");
+    std::fs::write(root.join("known"), "abd").unwrap();
+    assert!(panics("known"), "it holds something else");
+    std::fs::write(root.join("known"), "abc").unwrap();
+    assert!(!panics("known"), "it is as the manifest tells");
+    std::fs::write(root.join("unknown"), "abc").unwrap();
+    assert!(panics("unknown"), "the manifest does not name it");
+    std::fs::remove_dir_all(root).unwrap();
 }

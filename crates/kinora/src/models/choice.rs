@@ -14,6 +14,7 @@ use kinora_wan::weights::Lora;
 use kinora_wan::{Settings, WanEngine, WanError};
 
 use super::{EngineName, Fit};
+use crate::allocator::keep_large_blocks;
 use crate::library::{Library, LibraryError};
 use crate::machine::Memory;
 
@@ -208,6 +209,7 @@ impl EngineChoice {
                     engine.warnings().map(|text| Warning::AdapterPartlyUsed(text.to_owned())).collect();
                 // A GPU's memory was looked at when the engine was opened.
                 if self.device == DeviceName::Cpu {
+                    keep_large_blocks();
                     let fit = Fit { needs: engine.needs()?, clips_count, memory: Memory::read() };
                     fit.problem().map_or(Ok(()), |problem| Err(ChoiceError::Memory(problem)))?;
                     warnings.extend(fit.warning().map(Warning::MemoryShort));

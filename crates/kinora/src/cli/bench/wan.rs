@@ -9,6 +9,7 @@ use kinora_wan::picture::Size;
 use serde_json::{Value, json};
 
 use super::median;
+use crate::allocator::keep_large_blocks;
 use crate::cli::Failure;
 use crate::library::Library;
 use crate::models::Dtype;
@@ -92,6 +93,7 @@ impl BenchWan {
         let failed = |error: kinora_wan::WanError| Failure::Other(error.into());
         let dtype = Dtype::on(self.device, self.dtype);
         let target = Target::open(self.device, dtype.products()).map_err(failed)?;
+        keep_large_blocks(); // as where clips are made
         let shapes = if self.shape.is_empty() { &Shape::QUICK[..] } else { &self.shape };
         let mut rows = Vec::new();
         for shape in shapes {
