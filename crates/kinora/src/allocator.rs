@@ -287,7 +287,9 @@ mod tests {
         // SAFETY: as above.
         unsafe {
             let blocks = [8, 10, 12].map(|mib| (allocator.alloc(layout(mib)), layout(mib)));
-            blocks.map(|(block, layout)| allocator.dealloc(block, layout));
+            for (block, layout) in blocks {
+                allocator.dealloc(block, layout);
+            }
             assert_eq!(kept(&allocator), [30, 0, 30]);
             let other = allocator.alloc(layout(20));
             assert_eq!(kept(&allocator), [0, 20, 30], "8, 10 and 12 had to go, the longest kept first");
