@@ -131,12 +131,11 @@ impl Model {
         std::iter::once(&self.dit).chain(self.low_noise.as_ref().map(|expert| &expert.dit))
     }
 
-    /// Bytes of all weights that stay on a device, where those of linear layers are as `products` takes them; adapters are
-    /// in f32.
+    /// Bytes of all weights that stay on a device, where quantised ones are as they are stored, others of linear layers as
+    /// `products` takes them; adapters and the VAE's are in f32.
     pub fn resident_bytes(&self, products: Products) -> u64 {
-        let weights: u64 = self.experts().map(Dit::numbers).sum();
-        let wide = self.vae.numbers() + self.experts().map(Dit::adapters_numbers).sum::<u64>();
-        weights * products.dtype().size_in_bytes() as u64 + wide * size_of::<f32>() as u64
+        let transformers: u64 = self.experts().map(|dit| dit.resident_bytes(products)).sum();
+        transformers + self.vae.numbers() * size_of::<f32>() as u64
     }
 
     /// What users should know of what was opened, a sentence each.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
+use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use candle_core::{DType, Device, Tensor};
 use kinora_wan::dit::{Dit, TokenTimes};
 use kinora_wan::ops::{Ops, Place, Products, Set};
@@ -165,6 +166,51 @@ fn the_transformer_tells_what_it_will_take() {
         }
     }
     told.end();
+}
+
+/// A folder with the weights of `part` in Q4_0, where they are whole blocks.
+fn quantised(part: &Path) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("kinora-quantised-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(part.join("config.json"), folder.join("config.json")).unwrap();
+    let weights = Weights::open(part).unwrap();
+    let all: Vec<_> = weights
+        .names()
+        .map(|name| {
+            let shape = weights.shape(name).unwrap();
+            let whole = shape.len() > 1 && shape.last().unwrap().is_multiple_of(GgmlDType::Q4_0.block_size());
+            let tensor = weights.tensor(name, shape, DType::F32, &Device::Cpu).unwrap();
+            (name, QTensor::quantize(&tensor, if whole { GgmlDType::Q4_0 } else { GgmlDType::F32 }).unwrap())
+        })
+        .collect();
+    let listed: Vec<_> = all.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    let mut file = std::fs::File::create(folder.join("weights.gguf")).unwrap();
+    gguf_file::write(&mut file, &[], &listed).unwrap();
+    folder
+}
+
+#[test]
+fn quantised_weights_stay_so_on_a_device() {
+    let _turn = alone();
+    let part = model("ti2v-bf16").join("transformer");
+    let place = place(Set::Tensors, Products::F32);
+    let held_bytes = |folder: &Path| {
+        let before = NOW.load(Ordering::Relaxed);
+        let dit = Dit::load(folder, place).unwrap();
+        (NOW.load(Ordering::Relaxed) - before, dit.resident_bytes(Products::F32))
+    };
+    let folder = quantised(&part);
+    let ((wide, wide_told), (narrow, narrow_told)) = (held_bytes(&part), held_bytes(&folder));
+    std::fs::remove_dir_all(folder).unwrap();
+    println!("{wide} bytes held, {wide_told} told; quantised {narrow} held, {narrow_told} told");
+    let saved = (wide - narrow) as f64 / (wide_told - narrow_told) as f64;
+    assert!(
+        (0.95..1.05).contains(&saved),
+        "told to save {} bytes, saved {}",
+        wide_told - narrow_told,
+        wide - narrow
+    );
+    assert!(narrow_told * 2 < wide_told, "{narrow_told} of {wide_told} bytes: was anything quantised?");
 }
 
 /// A file with a pair of matrices for every layer of the transformer in `part`.

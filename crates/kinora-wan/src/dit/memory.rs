@@ -48,7 +48,11 @@ impl Dit {
                 let scores_of_a_token = tokens * config.num_attention_heads * size_of::<f32>();
                 let all_scores = scores_of_a_token.saturating_mul(tokens);
                 let attention = TENSORS_IN_ATTENTION * all + 2 * all_scores.min(SCORES_BYTES);
-                (attention, (IN_FEED_FORWARD + 1) * all + TENSOR_MIDDLES * middle)
+                let feed_forward = (IN_FEED_FORWARD + 1) * all + TENSOR_MIDDLES * middle;
+                // The largest quantised weight, widened and as it is multiplied.
+                let widths = size_of::<f32>() + ops.products.dtype().size_in_bytes();
+                let widened = if self.is_quantised() { config.width() * config.ffn_dim * widths } else { 0 };
+                (attention + widened, feed_forward + widened)
             }
         };
         (attention.max(feed_forward) + shared) as u64

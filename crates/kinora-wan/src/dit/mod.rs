@@ -23,7 +23,7 @@ pub use embed::sinusoids;
 use embed::{Patches, TextProjection, TimeEmbedding};
 pub use rope::Rotary;
 
-use crate::ops::{Linear, Modulation, Ops, Place};
+use crate::ops::{Linear, Modulation, Ops, Place, Products};
 use crate::weights::{Lora, Weights};
 use crate::{Cancel, WanError, go_on};
 
@@ -37,7 +37,8 @@ pub struct Dit {
     blocks: Vec<Block>,
     head: Head,
     weights_bytes: u64,
-    numbers: u64,
+    /// Numbers that are not quantised, and bytes of those that are.
+    stored: (u64, u64),
     adapters_numbers: u64,
     warnings: Vec<String>,
     device: Device,
@@ -96,7 +97,7 @@ impl Dit {
             head: Head::load(weights, &config, place)?,
             config,
             weights_bytes: weights.size_bytes() + adapters_bytes,
-            numbers: weights.numbers(),
+            stored: weights.plain_and_quantised(),
             adapters_numbers,
             warnings: weights.warnings().to_vec(),
             device: place.device.clone(),
@@ -112,14 +113,17 @@ impl Dit {
         self.weights_bytes
     }
 
-    /// Numbers of all weights.
-    pub fn numbers(&self) -> u64 {
-        self.numbers
+    /// Bytes of the weights on a device: quantised ones as they are stored, others as `products` takes them, adapters in
+    /// f32.
+    pub fn resident_bytes(&self, products: Products) -> u64 {
+        let (plain, quantised) = self.stored;
+        let width = products.dtype().size_in_bytes() as u64;
+        plain * width + quantised + self.adapters_numbers * size_of::<f32>() as u64
     }
 
-    /// Numbers of the adapters beside them.
-    pub fn adapters_numbers(&self) -> u64 {
-        self.adapters_numbers
+    /// Whether some of the weights are quantised.
+    fn is_quantised(&self) -> bool {
+        self.stored.1 > 0
     }
 
     /// What users should know of the files of adapters, a sentence each.

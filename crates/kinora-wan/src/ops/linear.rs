@@ -3,8 +3,10 @@
 //! On the CPU the weight stays in its mapped file: for products in f32, f32 is multiplied in place, and bf16 or f16 is
 //! widened a band of rows at a time; for products in bf16 both sides are laid out for the kernel, a part at a time. So a
 //! checkpoint costs no memory of its own and half-width weights are never held twice.
-//! Elsewhere the weight is copied to the device, in the type it is multiplied in: once, or whenever it is used.
+//! Elsewhere the weight is copied to the device: once, in the type it is multiplied in, or quantised as it is and widened
+//! there whenever it is used; or the whole of it whenever it is used.
 
+use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
@@ -31,6 +33,7 @@ pub struct Linear {
 enum Weight {
     Kept(Matrix, Products, Vec<Adapter>),
     Resident(Tensor, Vec<Resident>),
+    Quantised(QTensor, DType, Vec<Resident>),
     Streamed(Matrix, (DType, Device), Vec<Resident>),
 }
 
@@ -58,7 +61,10 @@ impl Linear {
             Set::Tensors if place.streamed => {
                 Weight::Streamed(matrix, (dtype, place.device.clone()), resident()?)
             }
-            Set::Tensors => Weight::Resident(matrix.to_tensor(dtype, place.device)?, resident()?),
+            Set::Tensors => match matrix.to_quantised(place.device)? {
+                Some(blocks) => Weight::Quantised(blocks, dtype, resident()?),
+                None => Weight::Resident(matrix.to_tensor(dtype, place.device)?, resident()?),
+            },
         };
         Ok(Self { weight, bias })
     }
@@ -70,6 +76,11 @@ impl Linear {
             Weight::Kept(matrix, products, adapters) => self.forward_kept(x, matrix, *products, adapters),
             Weight::Resident(weight, adapters) => {
                 add_to_tensor(tensors::linear(x, weight, bias)?, adapters, x)
+            }
+            Weight::Quantised(blocks, dtype, adapters) => {
+                // Widened first: the library's own products with blocks round their other side to eight bits.
+                let weight = blocks.dequantize(x.device())?.to_dtype(*dtype)?;
+                add_to_tensor(tensors::linear(x, &weight, bias)?, adapters, x)
             }
             Weight::Streamed(matrix, (dtype, device), adapters) => {
                 let weight = matrix.to_tensor(*dtype, device)?;

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::quantized::GgmlDType;
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{CpuStorage, DType, Device, Tensor};
 use half::{bf16, f16};
 use memmap2::Mmap;
@@ -194,6 +194,17 @@ impl Matrix {
             }
         };
         Ok(stored?.to_dtype(dtype)?)
+    }
+
+    /// Copies a quantised matrix to `device` as it is; `None` where it is not quantised, or a block lies in two rows.
+    pub fn to_quantised(&self, device: &Device) -> Result<Option<QTensor>, WanError> {
+        match self.numbers() {
+            Numbers::Blocks(bytes, dtype) if self.columns.is_multiple_of(dtype.block_size()) => {
+                let blocks = QStorage::from_data(Cow::Borrowed(bytes), device, dtype)?;
+                Ok(Some(QTensor::new(blocks, (self.rows, self.columns))?))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Rows `rows` as 32-bit numbers into `into`, which holds `rows.len() * columns`.

@@ -130,6 +130,14 @@ impl Weights {
         self.entries().map(|(_, entry)| entry.bytes.len() as u64).sum()
     }
 
+    /// Numbers of the tensors that are not quantised, and bytes of those that are.
+    pub fn plain_and_quantised(&self) -> (u64, u64) {
+        self.entries().fold((0, 0), |(numbers, bytes), (_, entry)| match entry.stored {
+            Stored::Blocks(_) => (numbers, bytes + entry.bytes.len() as u64),
+            _ => (numbers + entry.shape.iter().product::<usize>() as u64, bytes),
+        })
+    }
+
     /// Numbers of all tensors.
     pub fn numbers(&self) -> u64 {
         self.entries().map(|(_, entry)| entry.shape.iter().product::<usize>() as u64).sum()
