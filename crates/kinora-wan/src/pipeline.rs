@@ -17,7 +17,7 @@ use crate::dit::{Clip, Dit};
 use crate::model::{Adapters, Model};
 use crate::ops::{Ops, Set};
 use crate::picture::{Size, best_size, fit, to_rgb, to_tensor};
-use crate::sampler::{SHIFT_MAX, STEPS_MAX, SolverName};
+use crate::sampler::{SHIFTS, STEPS_MAX, SolverName};
 use crate::text::EncoderConfig;
 use crate::weights::read_tensor;
 use crate::{Cancel, WanError, go_on};
@@ -40,7 +40,7 @@ pub struct Settings {
     pub guidance: Option<f64>,
     /// The same for the second expert; as the first otherwise.
     pub guidance_2: Option<f64>,
-    /// The solver and its flow shift, above 0 to [`SHIFT_MAX`], in place of what the model's files say.
+    /// The solver and its flow shift, of [`SHIFTS`], in place of what the model's files say.
     pub solver: Option<SolverName>,
     pub shift: Option<f64>,
     pub size: Option<Size>,
@@ -204,9 +204,9 @@ impl Pipeline {
             return refused(format!("steps {steps}: must be from 1 to {STEPS_MAX}"));
         }
         if let Some(shift) = self.settings.shift
-            && !(shift > 0.0 && shift <= SHIFT_MAX)
+            && !SHIFTS.contains(&shift)
         {
-            return refused(format!("shift {shift}: must be above 0 and at most {SHIFT_MAX}"));
+            return refused(format!("shift {shift}: must be from {} to {}", SHIFTS.start(), SHIFTS.end()));
         }
         for guidance in [self.settings.guidance, self.settings.guidance_2].into_iter().flatten() {
             if !(guidance.is_finite() && guidance >= 0.0) {

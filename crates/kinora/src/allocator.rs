@@ -20,9 +20,14 @@ pub fn keep_large_blocks() {
     ALLOCATOR.keep();
 }
 
-/// Gives all that is kept back to the system: for when a clip has ended.
-pub fn release_large_blocks() {
-    ALLOCATOR.release();
+/// Gives all that is kept back to the system when it goes, as a clip ends, however it ends.
+#[derive(Debug)]
+pub struct ReleasedAtEnd;
+
+impl Drop for ReleasedAtEnd {
+    fn drop(&mut self) {
+        ALLOCATOR.release();
+    }
 }
 
 /// Bounds the arenas of glibc, where that is the allocator and `MALLOC_ARENA_MAX` does not say otherwise. To be called
@@ -46,14 +51,14 @@ pub fn bound_arenas() {}
 const LARGE_BYTES: usize = 8 << 20;
 /// Large blocks are whole multiples of this, so that sizes that differ little are one.
 const STEP_BYTES: usize = 2 << 20;
-const ALIGN: usize = 4096;
+/// What the system's allocator gives without being asked, so that zeroed blocks come from the kernel as they are.
+const ALIGN: usize = 16;
 /// Blocks that are kept at most.
 const KEPT_MAX: usize = 64;
 
 /// The system's allocator, which keeps large blocks once it is told to.
 ///
-/// Always true: what is kept and what is in use are together never more than the most that was in use at one time, so a
-/// process takes no more memory at its peak than without.
+/// Always true: the bytes that are kept and those in use are together never more than the most that were in use at one time.
 #[derive(Debug)]
 struct Reusing {
     keeps: AtomicBool,
@@ -95,6 +100,23 @@ impl Reusing {
         self.keeps.store(true, Ordering::Relaxed);
     }
 
+    /// # Safety
+    /// `address` is a block of `has`, in use, and `size` is another whole multiple of a step.
+    unsafe fn resize(&self, address: *mut u8, has: Layout, size: usize) -> *mut u8 {
+        let mut blocks = self.blocks();
+        blocks.used_bytes -= has.size();
+        let most_before = blocks.begin(size);
+        drop(blocks);
+        // SAFETY: the caller's promise; the block came from the system for this layout.
+        let moved = unsafe { System.realloc(address, has, size) };
+        if moved.is_null() {
+            let mut blocks = self.blocks();
+            blocks.take_back(size, most_before);
+            blocks.used_bytes += has.size();
+        }
+        moved
+    }
+
     fn release(&self) {
         let mut blocks = self.blocks();
         blocks.most_used_bytes = blocks.used_bytes;
@@ -132,23 +154,39 @@ impl Blocks {
     fn make_room(&mut self, size: usize) {
         let bound = self.most_used_bytes.max(self.used_bytes + size);
         while self.kept_count > 0 && self.used_bytes + size + self.kept_bytes > bound {
-            let (address, size) = self.remove(0);
-            if let Ok(block) = Layout::from_size_align(size, ALIGN) {
-                // SAFETY: the system gave this block for this layout, and who used it has freed it.
-                unsafe { System.dealloc(address as *mut u8, block) };
-            }
+            self.give_back_oldest();
         }
     }
 
-    /// Keeps a block that is in use no more; false where there is no place for it.
-    fn put(&mut self, address: *mut u8, size: usize) -> bool {
+    /// Keeps a block that is in use no more, in place of the one kept longest if there are too many.
+    fn put(&mut self, address: *mut u8, size: usize) {
         if self.kept_count == KEPT_MAX {
-            return false;
+            self.give_back_oldest();
         }
         self.kept[self.kept_count] = (address as usize, size);
         self.kept_count += 1;
         self.kept_bytes += size;
-        true
+    }
+
+    fn give_back_oldest(&mut self) {
+        let (address, size) = self.remove(0);
+        if let Ok(block) = Layout::from_size_align(size, ALIGN) {
+            // SAFETY: the system gave this block for this layout, and who used it has freed it.
+            unsafe { System.dealloc(address as *mut u8, block) };
+        }
+    }
+
+    /// What a new block of `size` has to be told beforehand; the answer takes it back, should there be none.
+    fn begin(&mut self, size: usize) -> usize {
+        let most_before = self.most_used_bytes;
+        self.make_room(size);
+        self.now_used(size);
+        most_before
+    }
+
+    fn take_back(&mut self, size: usize, most_before: usize) {
+        self.used_bytes -= size;
+        self.most_used_bytes = most_before.max(self.used_bytes);
     }
 }
 
@@ -164,13 +202,12 @@ unsafe impl GlobalAlloc for Reusing {
         if let Some(kept) = blocks.take(block.size()) {
             return kept.as_ptr();
         }
-        blocks.make_room(block.size());
-        blocks.now_used(block.size());
+        let most_before = blocks.begin(block.size());
         drop(blocks);
         // SAFETY: the size is not 0.
         let new = unsafe { System.alloc(block) };
         if new.is_null() {
-            self.blocks().used_bytes -= block.size();
+            self.blocks().take_back(block.size(), most_before);
         }
         new
     }
@@ -187,13 +224,12 @@ unsafe impl GlobalAlloc for Reusing {
             unsafe { kept.write_bytes(0, layout.size()) };
             return kept.as_ptr();
         }
-        blocks.make_room(block.size());
-        blocks.now_used(block.size());
+        let most_before = blocks.begin(block.size());
         drop(blocks);
         // SAFETY: the size is not 0.
         let new = unsafe { System.alloc_zeroed(block) };
         if new.is_null() {
-            self.blocks().used_bytes -= block.size();
+            self.blocks().take_back(block.size(), most_before);
         }
         new
     }
@@ -205,8 +241,8 @@ unsafe impl GlobalAlloc for Reusing {
         };
         let mut blocks = self.blocks();
         blocks.used_bytes -= block.size();
-        if self.keeps.load(Ordering::Relaxed) && blocks.put(address, block.size()) {
-            return;
+        if self.keeps.load(Ordering::Relaxed) {
+            return blocks.put(address, block.size());
         }
         drop(blocks);
         // SAFETY: the block came from the system for this layout.
@@ -220,6 +256,8 @@ unsafe impl GlobalAlloc for Reusing {
             // SAFETY: the caller's promise.
             (None, None) => return unsafe { System.realloc(address, layout, size) },
             (Some(has), Some(wants)) if has == wants => return address,
+            // SAFETY: the caller's promises. The system moves pages where it can, without a copy.
+            (Some(has), Some(wants)) => return unsafe { self.resize(address, has, wants.size()) },
             _ => {}
         }
         // SAFETY: the caller's promises; the two blocks are not one.
@@ -297,6 +335,60 @@ mod tests {
             let larger = allocator.alloc(layout(40));
             assert_eq!(kept(&allocator), [0, 40, 40]);
             allocator.dealloc(larger, layout(40));
+        }
+        allocator.release();
+    }
+
+    #[test]
+    fn a_block_grows_and_shrinks_with_its_numbers() {
+        let allocator = Reusing::new();
+        allocator.keep();
+        // SAFETY: as above.
+        unsafe {
+            let small = allocator.alloc(layout(4));
+            small.write_bytes(3, 4 * MIB);
+            let mut block = small;
+            let mut has = 4;
+            for (wants, used) in [(9, 10), (10, 10), (40, 40), (12, 12), (6, 0)] {
+                block = allocator.realloc(block, layout(has), wants * MIB);
+                assert!(std::slice::from_raw_parts(block, 4 * MIB).iter().all(|byte| *byte == 3));
+                assert_eq!(kept(&allocator)[1], used, "{wants} MiB");
+                has = wants;
+            }
+            allocator.dealloc(block, layout(6));
+        }
+        let [kept, used, most] = kept(&allocator);
+        assert!(used == 0 && kept <= most && most == 40, "{kept}, {used}, {most}");
+        allocator.release();
+    }
+
+    #[test]
+    fn what_the_system_cannot_give_leaves_no_trace() {
+        let allocator = Reusing::new();
+        allocator.keep();
+        let vast = Layout::from_size_align(isize::MAX as usize - 4 * MIB, 8).unwrap();
+        // SAFETY: as above; what is not given is not freed.
+        unsafe {
+            assert!(allocator.alloc(vast).is_null() && allocator.alloc_zeroed(vast).is_null());
+            let block = allocator.alloc(layout(16));
+            assert!(allocator.realloc(block, layout(16), vast.size()).is_null());
+            assert_eq!(kept(&allocator), [0, 16, 16]);
+            allocator.dealloc(block, layout(16));
+        }
+        allocator.release();
+    }
+
+    #[test]
+    fn the_longest_kept_block_makes_place_for_one_more() {
+        let allocator = Reusing::new();
+        allocator.keep();
+        // SAFETY: as above.
+        unsafe {
+            let blocks: Vec<_> = (0..=KEPT_MAX).map(|_| allocator.alloc(layout(8))).collect();
+            blocks.iter().for_each(|block| allocator.dealloc(*block, layout(8)));
+            assert_eq!(kept(&allocator)[0], KEPT_MAX * 8);
+            assert_eq!(allocator.alloc(layout(8)), blocks[KEPT_MAX]);
+            allocator.dealloc(blocks[KEPT_MAX], layout(8));
         }
         allocator.release();
     }

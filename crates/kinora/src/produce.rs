@@ -10,7 +10,7 @@ use kinora_engine::{
 };
 use kinora_media::{ClipError, ClipInfo, ClipMetadata, ClipWriter};
 
-use crate::allocator::release_large_blocks;
+use crate::allocator::ReleasedAtEnd;
 
 /// The longer side of a thumbnail.
 const THUMBNAIL_SIDE_MAX_PX: u32 = 512;
@@ -80,8 +80,9 @@ pub fn produce(
     let metadata = ClipMetadata::generated(engine.name(), spec.seed);
     let writer = ClipWriter::new(output, format, &metadata)?;
     let mut sink = EncodingSink { writer, format, thumbnail_jpeg: None, blocked: Duration::ZERO };
+    let large_blocks = ReleasedAtEnd;
     let generated = engine.generate(spec, picture, &mut sink, monitor);
-    release_large_blocks();
+    drop(large_blocks);
     let mut generated = generated.map_err(|error| match error {
         EngineError::Cancelled => ProduceError::Cancelled,
         error => ProduceError::Engine(error),

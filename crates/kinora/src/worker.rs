@@ -50,6 +50,15 @@ const UNFIT_DOUBLINGS_MAX: u32 = 5;
 /// than what is free would otherwise go round for ever.
 const NO_ROOM_FREE_MAX: i64 = 20;
 
+/// How often a job is given back for free because the engine broke as it was made: one that breaks every engine would
+/// otherwise end one process after the other for ever.
+const BROKEN_FREE_MAX: i64 = 2;
+/// How long a probe of the engine may take: a device that fell away may never answer.
+const PROBE_LIMIT: Duration = Duration::from_secs(60);
+
+/// What callers are told of an engine that crashed or broke.
+const BROKE: &str = "the engine crashed";
+
 /// What a worker needs.
 #[derive(Debug, Clone)]
 pub struct Worker {
@@ -254,7 +263,10 @@ impl Worker {
             Err(WorkError::Broken(detail)) => {
                 tracing::error!(job.id = %job.id, job.attempt = job.attempt, detail, "worker.engine_broken");
                 place = Place::Broken;
-                Event::Released { attempt: job.attempt }
+                match given_back_count(&job) < BROKEN_FREE_MAX {
+                    true => Event::Released { attempt: job.attempt },
+                    false => self.failure(&job, &detail, BROKE.to_owned(), true),
+                }
             }
             Err(error) => {
                 if error.is_of_the_device() {
@@ -298,7 +310,7 @@ impl Worker {
         let made = self.make(job, signals).await;
         match made {
             Err(WorkError::Store(error)) if error.is_everywhere() => Err(WorkError::Unfit(error.to_string())),
-            Err(error) if error.may_be_the_engine() => match self.engine_problem().await {
+            Err(error) if error.may_be_the_engine() => match self.engine_problem(PROBE_LIMIT).await {
                 Some(problem) => Err(WorkError::Broken(format!("{}; then: {problem}", error.detail()))),
                 None => Err(error),
             },
@@ -315,11 +327,13 @@ impl Worker {
     }
 
     /// Why the engine cannot compute any more, if that is so.
-    async fn engine_problem(&self) -> Option<String> {
+    async fn engine_problem(&self, limit: Duration) -> Option<String> {
         let engine = self.engine.clone();
-        match tokio::task::spawn_blocking(move || engine.probe()).await {
-            Ok(probed) => probed.err().map(|error| error.detail()),
-            Err(panic) => Some(said(panic)),
+        let probing = tokio::task::spawn_blocking(move || engine.probe());
+        match tokio::time::timeout(limit, probing).await {
+            Ok(Ok(probed)) => probed.err().map(|error| error.detail()),
+            Ok(Err(panic)) => Some(said(panic)),
+            Err(_) => Some(format!("it did not answer within {} s", limit.as_secs_f32())),
         }
     }
 
@@ -563,7 +577,7 @@ impl WorkError {
     fn for_caller(&self) -> String {
         match self {
             Self::Invalid(_) | Self::InputGone | Self::Produce(ProduceError::Engine(_)) => self.to_string(),
-            Self::Crashed(_) | Self::Broken(_) => "the engine crashed".to_owned(),
+            Self::Crashed(_) | Self::Broken(_) => BROKE.to_owned(),
             Self::Staging(_)
             | Self::Unfit(_)
             | Self::Injected(_)

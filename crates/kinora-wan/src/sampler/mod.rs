@@ -9,6 +9,8 @@ mod unipc;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
+use std::ops::RangeInclusive;
+
 use serde::Deserialize;
 
 use crate::WanError;
@@ -16,11 +18,11 @@ use crate::weights::read_json;
 use unipc::UniPc;
 pub use unipc::UniPcConfig;
 
-/// The most steps a clip is made in: beyond, the reference's whole-numbered times repeat.
+/// The most steps a clip is made in: beyond, the reference's whole-numbered times repeat at the published shifts.
 pub const STEPS_MAX: usize = 150;
 
-/// The largest flow shift: beyond, rounding makes the first levels of noise the same.
-pub const SHIFT_MAX: f64 = 100.0;
+/// The flow shifts that are taken: beyond them rounding makes levels of noise the same, or none at all.
+pub const SHIFTS: RangeInclusive<f64> = 0.01..=100.0;
 
 /// A solver that a user asks for in place of the model's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +103,7 @@ impl SolverConfig {
         }
     }
 
-    /// The same with another solver or another flow shift, above 0 to [`SHIFT_MAX`], where they are given.
+    /// The same with another solver or another flow shift, of [`SHIFTS`], where they are given.
     ///
     /// Euler in place of UniPC keeps UniPC's levels of noise, evenly spaced before the shift, which are also those that
     /// adapters for few steps were distilled at; the levels of `FlowMatchEulerDiscreteScheduler` end lower and are taken only

@@ -214,7 +214,12 @@ impl Reader<'_> {
     fn layer(&mut self, layer: &str, parts: &Parts<'_>) -> Result<(), WanError> {
         let scale = self.scale(parts)?;
         match (parts.get(&Part::Down).copied(), parts.get(&Part::Up).copied()) {
-            (Some(down), Some(up)) => self.pair(layer, [down, up], scale)?,
+            (Some(down), Some(up)) => {
+                if !self.pair(layer, [down, up], scale)? {
+                    self.left_out.patches += parts.len();
+                    return Ok(());
+                }
+            }
             (None, None) => {
                 if let Some(key) = parts.get(&Part::Alpha).or(parts.get(&Part::UpBias)) {
                     return Err(
@@ -232,7 +237,11 @@ impl Reader<'_> {
         if let Some(key) = parts.get(&Part::Weight) {
             match self.shape_of(&weight, key)?.len() {
                 1 => self.difference(&weight, key, self.lora.strength)?,
-                _ => self.whole(layer, key)?,
+                _ if self.whole(layer, key)? => {}
+                _ => {
+                    self.left_out.patches += parts.len();
+                    return Ok(());
+                }
             }
         }
         for (part, tensor, scale) in [
@@ -258,10 +267,12 @@ impl Reader<'_> {
         };
         let alpha = self.file.number(alpha_key)?;
         let rank = self.file.shape(down)?.first().copied().unwrap_or(0);
-        if !alpha.is_finite() || rank == 0 {
+        let scale = self.lora.strength * alpha / rank as f64;
+        // Kept in 32 bits, where a finite number may be none any more.
+        if !(scale as f32).is_finite() {
             return Err(self.refused(format!("`{alpha_key}` is {alpha} for a pair of rank {rank}")));
         }
-        Ok(self.lora.strength * alpha / rank as f64)
+        Ok(scale)
     }
 
     /// The shape of the model's tensor `tensor` that `key` is for.
@@ -292,7 +303,8 @@ impl Reader<'_> {
         WanError::WrongShape { path: self.lora.path.clone(), name: key.to_owned(), got, wanted }
     }
 
-    fn pair(&mut self, layer: &str, [down_key, up_key]: [&str; 2], scale: f64) -> Result<(), WanError> {
+    /// A pair beside the layer; false where it is for a `patch_embedding` of other inputs.
+    fn pair(&mut self, layer: &str, [down_key, up_key]: [&str; 2], scale: f64) -> Result<bool, WanError> {
         let [outputs, inputs] = self.size_of(layer, down_key)?;
         let (down, up) = (self.matrix(down_key)?, self.matrix(up_key)?);
         if [up.rows(), up.columns()] != [outputs, down.rows()] || down.rows() == 0 {
@@ -300,26 +312,26 @@ impl Reader<'_> {
         }
         if down.columns() != inputs {
             if is_patches(layer) {
-                self.left_out.patches += 2;
-                return Ok(());
+                return Ok(false);
             }
             return Err(self.misfit(down_key, vec![down.rows(), inputs]));
         }
-        self.beside(layer, [down_key, up_key], Adapter { down: Some(down), up, scale: scale as f32 })
+        self.beside(layer, [down_key, up_key], Adapter { down: Some(down), up, scale: scale as f32 })?;
+        Ok(true)
     }
 
-    /// The whole matrix `key` beside the layer's.
-    fn whole(&mut self, layer: &str, key: &str) -> Result<(), WanError> {
+    /// The whole matrix `key` beside the layer's; false where it is for a `patch_embedding` of other inputs.
+    fn whole(&mut self, layer: &str, key: &str) -> Result<bool, WanError> {
         let size = self.size_of(layer, key)?;
         let up = self.matrix(key)?;
         if [up.rows(), up.columns()] != size {
             if is_patches(layer) && up.rows() == size[0] {
-                self.left_out.patches += 1;
-                return Ok(());
+                return Ok(false);
             }
             return Err(self.misfit(key, size.to_vec()));
         }
-        self.beside(layer, [key], Adapter { down: None, up, scale: self.lora.strength as f32 })
+        self.beside(layer, [key], Adapter { down: None, up, scale: self.lora.strength as f32 })?;
+        Ok(true)
     }
 
     fn beside<const N: usize>(

@@ -1,6 +1,6 @@
 //! What files call the transformer's layers, and what the diffusers library calls them.
 //!
-//! Always true: a name that is not known here comes back as it is written, so that whoever looks it up can tell it.
+//! Always true: a name that is not known here comes back as it is written, without what programs put before it, so that whoever looks it up can tell it.
 //! Sources: the models' own program and the diffusers library; programs that train adapters, some of which write
 //! underscores for the dots in a layer's name (kohya-ss' musubi-tuner, VideoX-Fun, LyCORIS).
 

@@ -324,6 +324,31 @@ fn what_belongs_to_other_parts_is_left_out_and_told_once() {
 }
 
 #[test]
+fn all_that_is_said_of_patches_of_other_inputs_is_left_out() {
+    let folder = Folder::new("patches");
+    let shape = tensors()["patch_embedding.weight"].dims().to_vec();
+    let rest = shape[2..].iter().product::<usize>();
+    let key = |part: &str| format!("diffusion_model.patch_embedding.{part}");
+    let patches = Tensors::from([
+        (key("lora_A.weight"), random("a", &[RANK, shape[1] / 2 * rest])),
+        (key("lora_B.weight"), random("b", &[shape[0], RANK])),
+        (key("lora_B.bias"), random("bias", &[shape[0]])),
+        (key("alpha"), random("alpha", &[])),
+    ]);
+    let alone = Dit::load_adapted(&part(), &[folder.lora(&patches, 1.0)], place()).unwrap_err();
+    assert!(alone.to_string().contains("none of its 4 tensors is for this model"), "{alone}");
+
+    let mut others = library_file(RANK);
+    others.retain(|key, _| !key.contains("patch_embedding"));
+    let wanted = numbers(&adapted(&Target::cpu_f32(), folder.lora(&others, 1.0)));
+    others.extend(patches);
+    let dit = Dit::load_adapted(&part(), &[folder.lora(&others, 1.0)], place()).unwrap();
+    assert!(numbers(&velocity(&dit)) == wanted, "its bias is not added either");
+    let [told] = dit.warnings() else { panic!("{:?}", dit.warnings()) };
+    assert!(told.contains("4 for a patch embedding"), "{told}");
+}
+
+#[test]
 fn a_file_that_does_not_fit_is_refused_with_the_name_at_fault() {
     let folder = Folder::new("refused");
     let open = |tensors: Tensors| {

@@ -61,8 +61,7 @@ pub struct Doctor {
 impl Doctor {
     pub fn run(self) -> Result<(), Failure> {
         let folder = self.model.as_deref().map(|named| self.library.find(named)).transpose()?;
-        let weights = CATALOGUE.iter().map(|card| Ok((card, self.library.state(card)?)));
-        let weights: Vec<_> = weights.collect::<Result<_, LibraryError>>()?;
+        let weights: Vec<_> = CATALOGUE.iter().map(|card| (card, self.library.state(card))).collect();
         let opened = Opened::new(self.device, self.dtype());
         let model = match (folder.as_deref(), &opened.state) {
             (Some(folder), Ok((target, memory))) => Some((folder, self.check(folder, target, *memory))),
@@ -138,7 +137,10 @@ impl Opened {
     }
 }
 
-fn report(opened: &Opened, weights: &[(&Card, State)], model: Option<&(&Path, Checked)>) -> Value {
+/// A set, and how much of it is here if that can be told.
+type Weights<'a> = (&'a Card, Result<State, LibraryError>);
+
+fn report(opened: &Opened, weights: &[Weights<'_>], model: Option<&(&Path, Checked)>) -> Value {
     let memory = Memory::read();
     let device = opened.memory();
     json!({
@@ -150,7 +152,10 @@ fn report(opened: &Opened, weights: &[(&Card, State)], model: Option<&(&Path, Ch
             "memory_free_bytes": device.map(|m| m.free_bytes), "memory_total_bytes": device.map(|m| m.total_bytes),
         },
         "weights": weights.iter().map(|(card, state)| {
-            let mut set = state_json(*state);
+            let mut set = match state {
+                Ok(state) => state_json(*state),
+                Err(error) => json!({ "state": "unknown", "problem": error.to_string() }),
+            };
             set["name"] = card.name.into();
             set
         }).collect::<Vec<_>>(),
@@ -163,7 +168,7 @@ fn report(opened: &Opened, weights: &[(&Card, State)], model: Option<&(&Path, Ch
     })
 }
 
-fn lines(opened: &Opened, weights: &[(&Card, State)], model: Option<&(&Path, Checked)>) -> String {
+fn lines(opened: &Opened, weights: &[Weights<'_>], model: Option<&(&Path, Checked)>) -> String {
     let memory = Memory::read().map_or_else(
         || "not known on this system".to_owned(),
         |m| format!("{} of {} free", gigabytes(m.available_bytes), gigabytes(m.total_bytes)),
@@ -188,7 +193,10 @@ fn lines(opened: &Opened, weights: &[(&Card, State)], model: Option<&(&Path, Che
     if let Some(line) = opened.line() {
         lines += &format!("device     {line}\n");
     }
-    let sets = weights.iter().map(|(card, state)| format!("{} {}", card.name, state_text(*state)));
+    let sets = weights.iter().map(|(card, state)| match state {
+        Ok(state) => format!("{} {}", card.name, state_text(*state)),
+        Err(error) => format!("{} not known ({error})", card.name),
+    });
     lines += &format!("weights    {}\n", sets.collect::<Vec<_>>().join(", "));
     if let Some((folder, checked)) = model {
         let state = match &checked.room {

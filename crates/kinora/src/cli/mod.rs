@@ -152,3 +152,12 @@ fn command_with_file(arguments: &[std::ffi::OsString]) -> Result<clap::Command, 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
+
+/// Runs a service to its end. A thread that a broken driver holds does not keep the process from leaving.
+fn run_service<T>(service: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    const THREADS_END_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+    let runtime = runtime()?;
+    let ended = runtime.block_on(service);
+    runtime.shutdown_timeout(THREADS_END_WITHIN);
+    ended
+}

@@ -16,7 +16,7 @@ use url::Url;
 use super::collector::Collector;
 use super::gc::days;
 use super::storage::{Database, Files};
-use super::{Failure, runtime};
+use super::{Failure, run_service};
 use crate::api::{BASES, MediaDelivery};
 use crate::artifacts::BucketSettings;
 use crate::fetch::FetchPolicy;
@@ -119,7 +119,7 @@ fn parse_public_url(text: &str) -> Result<String, String> {
 impl Serve {
     pub fn run(self) -> Result<(), Failure> {
         observe::start(self.log_format, &self.log).map_err(|e| Failure::Usage(anyhow::anyhow!(e)))?;
-        runtime()?.block_on(self.serve())
+        run_service(self.serve())
     }
 
     async fn serve(self) -> Result<(), Failure> {

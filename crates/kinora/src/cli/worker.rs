@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::collector::Collector;
 use super::serve::{running_max, stop_on_signals};
 use super::storage::Files;
-use super::{Failure, runtime};
+use super::{Failure, run_service};
 use crate::api::Here;
 use crate::artifacts::{Artifacts, Bucket, BucketSettings};
 use crate::jobs::{DatabaseUrl, JobStore, StoreSettings};
@@ -74,7 +74,7 @@ impl WorkerCommand {
     pub fn run(self) -> Result<(), Failure> {
         let (url, bucket) = self.places()?;
         observe::start(self.log_format, &self.log).map_err(|e| Failure::Usage(anyhow::anyhow!(e)))?;
-        runtime()?.block_on(self.work(&url, &bucket))
+        run_service(self.work(&url, &bucket))
     }
 
     /// The database and the bucket, without which there is nothing to share.

@@ -9,7 +9,7 @@ use kinora_wan::device::{DeviceName, Target};
 use kinora_wan::model::Adapters;
 use kinora_wan::ops::Products;
 use kinora_wan::picture::Size;
-use kinora_wan::sampler::{SHIFT_MAX, SolverName};
+use kinora_wan::sampler::{SHIFTS, SolverName};
 use kinora_wan::weights::Lora;
 use kinora_wan::{Settings, WanEngine, WanError};
 
@@ -41,7 +41,7 @@ pub struct EngineChoice {
     /// Solver of the steps; the model's own otherwise. For the engine `wan`.
     #[arg(long, value_name = "NAME", env = "KINORA_SOLVER", value_enum)]
     solver: Option<Solver>,
-    /// Flow shift, above 0 to 100: the more, the more of the steps go to what is large in a clip; the model's own otherwise.
+    /// Flow shift, 0.01 to 100: the more, the more of the steps go to what is large in a clip; the model's own otherwise.
     /// For the engine `wan`.
     #[arg(long, value_name = "F", env = "KINORA_SHIFT", allow_negative_numbers = true, value_parser = parse_shift)]
     shift: Option<f64>,
@@ -175,8 +175,8 @@ pub fn parse_size(text: &str) -> Result<Size, String> {
 }
 
 fn parse_shift(text: &str) -> Result<f64, String> {
-    let shift = text.parse().ok().filter(|shift| *shift > 0.0 && *shift <= SHIFT_MAX);
-    shift.ok_or_else(|| format!("must be a number above 0 and at most {SHIFT_MAX}"))
+    let shift = text.parse().ok().filter(|shift| SHIFTS.contains(shift));
+    shift.ok_or_else(|| format!("must be a number from {} to {}", SHIFTS.start(), SHIFTS.end()))
 }
 
 pub fn parse_lora(text: &str) -> Result<Lora, String> {
@@ -268,6 +268,17 @@ mod tests {
             (Dtype::F32, Dtype::Bf16, Dtype::Bf16)
         );
         assert_eq!((on("cpu", Some(Dtype::Bf16)), on("cuda", Some(Dtype::F32))), (Dtype::Bf16, Dtype::F32));
+    }
+
+    #[test]
+    fn a_shift_is_one_that_gives_levels_of_noise() {
+        assert_eq!(
+            (parse_shift("0.01"), parse_shift("3"), parse_shift("100")),
+            (Ok(0.01), Ok(3.0), Ok(100.0))
+        );
+        for text in ["0", "1e-9", "1e-17", "100.1", "-3", "NaN", "inf", "much"] {
+            assert!(parse_shift(text).unwrap_err().contains("from 0.01 to 100"), "{text}");
+        }
     }
 
     #[test]

@@ -225,6 +225,40 @@ async fn a_worker_whose_device_broke_gives_its_job_back_and_leaves() {
 }
 
 #[tokio::test]
+async fn a_job_that_breaks_every_engine_fails_in_the_end() {
+    let poisoned = || Err(EngineError::Device("CUDA_ERROR_ILLEGAL_ADDRESS".into()));
+    let (fixture, mut job) = failing(Failing { clip: out_of_memory, probe: poisoned }).await;
+    let (worker, stop) = (&fixture.worker, CancellationToken::new());
+    let lives = BROKEN_FREE_MAX + worker.store.attempts_max();
+    for life in 1..=lives {
+        assert_eq!(worker.work(job.clone(), &stop, &Pace::default()).await, Place::Broken);
+        let now = worker.store.get(job.id).await.unwrap().unwrap();
+        assert_eq!(now.attempts_lost, (life - BROKEN_FREE_MAX).max(0));
+        let queued_until_the_last = now.status == crate::jobs::Status::Queued;
+        assert_eq!(queued_until_the_last, life < lives, "after {life} of {lives}");
+        job = worker.claim(0).await.unwrap().unwrap_or(job);
+    }
+    let now = worker.store.get(job.id).await.unwrap().unwrap();
+    assert_eq!(now.status, crate::jobs::Status::Failed);
+    assert!(now.error.as_ref().unwrap().contains(BROKE));
+}
+
+#[tokio::test]
+async fn a_probe_that_never_answers_means_a_broken_engine() {
+    let asleep = || -> Result<(), EngineError> {
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        Ok(())
+    };
+    let (fixture, _) = failing(Failing { clip: out_of_memory, probe: asleep }).await;
+    let said = fixture
+        .worker
+        .engine_problem(std::time::Duration::from_millis(100))
+        .await
+        .expect("it did not answer");
+    assert!(said.contains("did not answer within 0.1 s"), "{said}");
+}
+
+#[tokio::test]
 async fn a_defect_of_the_engine_fails_at_once_and_in_words_for_callers() {
     let defect = || EngineError::Defect("shape mismatch in matmul".into());
     let (fixture, job) = failing(Failing { clip: defect, probe: || Ok(()) }).await;

@@ -230,4 +230,8 @@ async fn doctor_says_of_every_set_how_much_is_here() {
         [(&json!(NAME), &json!("partial")), (&json!("wan2.2-i2v-a14b"), &json!("absent"))]
     );
     assert_eq!(told.code, Some(0), "nothing was asked of them");
+    std::fs::write(folder.path().join("kinora-models").join(NAME).join("kinora-files.json"), "{").unwrap();
+    let told = run(folder.path(), &[], &["doctor"]);
+    assert_eq!(told.code, Some(0), "{}", told.stdout);
+    assert!(told.stdout.contains("weights    wan2.2-ti2v-5b not known ("), "{}", told.stdout);
 }
