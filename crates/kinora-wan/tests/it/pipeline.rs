@@ -267,7 +267,7 @@ fn what_a_model_cannot_make_is_refused_when_it_is_opened() {
         (Settings { size: Some(Size { width_px: 65, height_px: 32 }), ..small() }, "multiples of 32"),
         (Settings { frames: Some(6), ..small() }, "frames 6"),
         (Settings { steps: Some(0), ..small() }, "steps 0"),
-        (Settings { shift: Some(0.0), ..small() }, "shift 0: must be above 0 and at most 100"),
+        (Settings { shift: Some(0.0), ..small() }, "shift 0: must be from 0.01 to 100"),
         (Settings { shift: Some(f64::NAN), ..small() }, "shift NaN"),
         (Settings { shift: Some(100.5), ..small() }, "shift 100.5"),
         (Settings { guidance: Some(f64::NAN), ..small() }, "guidance"),

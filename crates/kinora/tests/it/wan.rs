@@ -431,7 +431,7 @@ fn solver_and_shift_are_as_a_changed_file_would_have_them() {
     let euler = animated(&["--shift", "3", "--solver", "euler"]);
     assert!(euler == frames_of(&other, Settings { solver: Some(SolverName::Euler), ..asked() }, &spec));
     assert!(euler != shifted);
-    for (flags, told) in [(["--shift", "0"], "above 0 and at most 100"), (["--solver", "heun"], "euler")] {
+    for (flags, told) in [(["--shift", "0"], "from 0.01 to 100"), (["--solver", "heun"], "euler")] {
         let output = kinora(folder.path(), &[&["animate", "photo.jpg"], &flags[..]].concat());
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(2) && stderr.contains(told), "{stderr}");
