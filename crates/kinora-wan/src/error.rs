@@ -7,8 +7,8 @@ use std::path::PathBuf;
 pub enum WanError {
     #[error("cancelled")]
     Cancelled,
-    #[error("cannot read {}: {source}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot read {}: {cause}", path.display())]
+    Read { path: PathBuf, cause: std::io::Error },
     /// A configuration file that cannot be understood or asks for something that is not there.
     #[error("{}: {problem}", path.display())]
     Config { path: PathBuf, problem: String },

@@ -28,7 +28,7 @@ const SIDES_MAX: usize = 5;
 
 /// The one GGUF file in `folder`, if there is one.
 pub(super) fn file_in(folder: &Path) -> Result<Option<PathBuf>, WanError> {
-    let failed = |source| WanError::Read { path: folder.to_owned(), source };
+    let failed = |cause| WanError::Read { path: folder.to_owned(), cause };
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();

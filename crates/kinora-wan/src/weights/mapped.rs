@@ -27,7 +27,7 @@ struct Mapped {
 
 impl MappedFile {
     pub(super) fn open(path: &Path) -> Result<Self, WanError> {
-        let failed = |source| WanError::Read { path: path.to_owned(), source };
+        let failed = |cause| WanError::Read { path: path.to_owned(), cause };
         let file = File::open(path).map_err(failed)?;
         // SAFETY: the mapping is only read. Whoever shortens a file of weights in use ends the process with SIGBUS, as
         // with every program that maps its weights; they are files that are replaced by renaming, not rewritten.

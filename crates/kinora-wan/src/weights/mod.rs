@@ -300,7 +300,7 @@ fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>, WanError> {
 /// Reads a JSON file into `T`, telling file and problem otherwise.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, WanError> {
     let text =
-        std::fs::read_to_string(path).map_err(|source| WanError::Read { path: path.to_owned(), source })?;
+        std::fs::read_to_string(path).map_err(|cause| WanError::Read { path: path.to_owned(), cause })?;
     serde_json::from_str(&text).map_err(|error| WanError::config(path, error.to_string()))
 }
 

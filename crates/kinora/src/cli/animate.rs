@@ -215,8 +215,8 @@ impl Animate {
         }
         if !self.quiet {
             eprintln!(
-                "{} s at {}x{} by the engine `{}`, seed {}, made in {:.1} s",
-                spec.duration.seconds(),
+                "{:.1} s at {}x{} by the engine `{}`, seed {}, made in {:.1} s",
+                f64::from(format.frames_count) / f64::from(format.fps),
                 format.width_px,
                 format.height_px,
                 engine,

@@ -415,6 +415,7 @@ fn a_file_of_noise_that_does_not_fit_is_told() {
         assert_eq!(output.status.code(), Some(1), "{told}");
         let is_told = parts.iter().all(|part| told.contains(part));
         assert!(is_told && told.contains("the noise cannot be used"), "{told}");
+        assert!(told.matches("os error").count() <= 1, "the cause is told once: {told}");
     }
     assert!(!folder.path().join("photo.mp4").exists());
 }
