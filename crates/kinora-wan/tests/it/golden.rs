@@ -136,9 +136,15 @@ impl Golden {
     /// Demands that `got` is the golden `name`, within the tolerance.
     #[track_caller]
     pub fn assert_close(&self, name: &str, got: &Tensor) {
+        self.assert_within(1.0, name, got);
+    }
+
+    /// The same within so many times the tolerance.
+    #[track_caller]
+    pub fn assert_within(&self, times: f64, name: &str, got: &Tensor) {
         let error = error(got, &self.tensor(name));
         println!("{:<28} {name:<16} error {error:.2e}", self.file);
-        let most = self.tolerance.error.expect("the file has a tolerance");
+        let most = times * self.tolerance.error.expect("the file has a tolerance");
         assert!(error <= most, "{} {name}: the error is {error:e}, allowed are {most:e}", self.file);
     }
 
