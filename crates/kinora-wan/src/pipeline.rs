@@ -13,7 +13,7 @@ use kinora_engine::{ClipDuration, FrameSink, GenerateSpec, Monitor, Noise, Pictu
 
 use crate::condition::{Condition, Family};
 use crate::device::Target;
-use crate::dit::{Clip, Dit};
+use crate::dit::{Clip, Dit, TokenTimes};
 use crate::model::{Adapters, Model};
 use crate::ops::{Ops, Set};
 use crate::picture::{Size, best_size, fit, to_rgb, to_tensor};
@@ -368,34 +368,33 @@ impl Job<'_> {
         let started = Instant::now();
         let model = &self.pipeline.model;
         let (_, _, frames, height, width) = noise.dims5()?;
-        let grid = [frames, height, width];
-        let mut expert = Expert::new(&model.dit, grid, text)?;
         let [_, high, wide] = model.dit.config().patch_size;
         let tokens = (height / high) * (width / wide);
         let mut solver = model.solver.solver(self.plan.steps)?;
+        let times = solver.schedule().times.clone();
+        let early_steps = model
+            .low_noise
+            .as_ref()
+            .map_or(times.len(), |low_noise| times.partition_point(|&time| time >= low_noise.below_time));
+        let (early, late) = times.split_at(early_steps);
+        let phases = [(&model.dit, early, self.plan.guidance)]
+            .into_iter()
+            .chain(model.low_noise.as_ref().map(|low_noise| (&low_noise.dit, late, self.plan.guidance_2)));
         let mut latents = noise;
-        let mut guidance = self.plan.guidance;
-        self.progress(stages.denoise, 0, self.plan.steps);
-        for (step, time) in solver.schedule().times.clone().into_iter().enumerate() {
-            go_on(&|| self.cancelled())?;
-            if let Some(low_noise) = model.low_noise.as_ref().filter(|low_noise| time < low_noise.below_time)
-                && !std::ptr::eq(expert.dit, &raw const low_noise.dit)
-            {
-                expert = Expert::new(&low_noise.dit, grid, text)?;
-                guidance = self.plan.guidance_2;
+        let mut done = 0;
+        self.progress(stages.denoise, done, self.plan.steps);
+        for (dit, times, guidance) in phases.filter(|(_, times, _)| !times.is_empty()) {
+            let expert = Expert::new(dit, [frames, height, width], text)?;
+            for &time in times {
+                go_on(&|| self.cancelled())?;
+                let times = condition.token_times(time, frames, tokens);
+                let input = condition.model_input(&latents)?;
+                let predicted = expert.velocity(&input, &times, guidance, &|| self.cancelled())?;
+                latents = solver.step(&predicted, &latents)?;
+                (self.tap)(&latents);
+                done += 1;
+                self.progress(stages.denoise, done, self.plan.steps);
             }
-            let times = condition.token_times(time, frames, tokens);
-            let input = condition.model_input(&latents)?;
-            let velocity =
-                |text| expert.dit.forward(&expert.clip, &input, &times, text, &|| self.cancelled());
-            let mut predicted = velocity(&expert.prompt)?;
-            if let Some(negative) = &expert.negative {
-                let away = velocity(negative)?;
-                predicted = (&away + ((predicted - &away)? * guidance)?)?;
-            }
-            latents = solver.step(&predicted, &latents)?;
-            (self.tap)(&latents);
-            self.progress(stages.denoise, step + 1, self.plan.steps);
         }
         let latents = condition.finish(&latents)?;
         (self.tap)(&latents);
@@ -451,6 +450,21 @@ impl<'a> Expert<'a> {
             prompt: dit.project_text(&text.prompt)?,
             negative: text.negative.as_ref().map(|states| dit.project_text(states)).transpose()?,
         })
+    }
+
+    /// The velocity at `latents`, as far beyond what is to be avoided as `guidance` says.
+    fn velocity(
+        &self,
+        latents: &Tensor,
+        times: &TokenTimes,
+        guidance: f64,
+        cancel: Cancel<'_>,
+    ) -> Result<Tensor, WanError> {
+        let towards = |text| self.dit.forward(&self.clip, latents, times, text, cancel);
+        let predicted = towards(&self.prompt)?;
+        let Some(negative) = &self.negative else { return Ok(predicted) };
+        let away = towards(negative)?;
+        Ok((&away + ((predicted - &away)? * guidance)?)?)
     }
 }
 
