@@ -12,6 +12,9 @@ const PLAIN: Ops = Ops { set: Set::Tensors, products: Products::F32 };
 
 /// Far under the goldens' tolerance, well above rounding.
 const TOLERANCE: f64 = 2e-6;
+/// Of powers of scores up to 45: rounded to 24 bits these are off by 3e-6, and so, relatively, is a power. In 6,000 cases
+/// each form was up to 6e-6 from f64, and up to 7e-6 from the other.
+const LARGE_SCORES_TOLERANCE: f64 = 2e-5;
 
 /// Numbers that look random, mean 0.
 fn tensor(seed: u64, rows: usize, columns: usize) -> Tensor {
@@ -35,7 +38,8 @@ proptest! {
         let q = (q * 8.0).unwrap();
         let exact = PLAIN.attention(&q, &k, &v, heads).unwrap();
         let fast = FAST.attention(&q, &k, &v, heads).unwrap();
-        prop_assert!(error(&fast, &exact) < 5e-6);
+        let apart = error(&fast, &exact);
+        prop_assert!(apart < LARGE_SCORES_TOLERANCE, "{apart}");
     }
 
     #[test]
