@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use candle_core::{DType, Device, Tensor};
 
+use crate::model::Residency;
 use crate::ops::{Ops, Place, Products};
 use crate::{Needs, WanError};
 
@@ -145,30 +146,44 @@ pub struct DeviceMemory {
 }
 
 impl DeviceMemory {
-    /// What a clip takes, in all.
-    pub fn wanted_bytes(needs: &Needs) -> u64 {
-        needs.weights_bytes.saturating_add(needs.working_bytes).saturating_add(LIBRARIES_BYTES)
+    /// What so many clips at the same time take, in all.
+    pub fn wanted_bytes(needs: &Needs, clips_count: u32) -> u64 {
+        let clips = |bytes: u64| bytes.saturating_mul(clips_count.into());
+        let own = match needs.residency {
+            Residency::Whole => needs.weights_bytes.saturating_add(clips(needs.working_bytes)),
+            Residency::InTurn => clips(needs.weights_bytes.saturating_add(needs.working_bytes)),
+        };
+        own.saturating_add(LIBRARIES_BYTES)
     }
 
-    /// Refuses a clip that does not fit.
-    pub fn check(self, needs: &Needs, products: Products) -> Result<(), WanError> {
-        let wanted = Self::wanted_bytes(needs);
-        if wanted <= self.free_bytes {
+    /// Whether so many clips at the same time fit.
+    pub fn holds(self, needs: &Needs, clips_count: u32) -> bool {
+        Self::wanted_bytes(needs, clips_count) <= self.free_bytes
+    }
+
+    /// Refuses clips that do not fit.
+    pub fn check(self, needs: &Needs, products: Products, clips_count: u32) -> Result<(), WanError> {
+        if self.holds(needs, clips_count) {
             return Ok(());
         }
+        let fewer = if clips_count > 1 { "fewer --workers take less, and " } else { "" };
         let remedy = match (products, needs.stage) {
-            (Products::F32, _) => "--dtype bf16 halves the transformer's weights",
-            (_, "denoise") => "a smaller --size or fewer --frames take less",
+            (Products::F32, "denoise") => "--dtype bf16 halves the transformer's weights",
+            (Products::Bf16, "denoise") => {
+                "a smaller --size, fewer --frames or a smaller quantisation of the weights take less"
+            }
             (_, "decode") => "a smaller --size takes less, and so may --vae-tile 256",
             _ => "a smaller --size takes less",
         };
+        let parts = match needs.residency {
+            Residency::Whole => "",
+            Residency::InTurn => " with one part of the model there at a time",
+        };
         Err(WanError::Device(format!(
-            "a clip of {}x{} and {} frames needs about {} of the GPU's memory ({} of weights, {} in the stage `{}`, {} for \
-             libraries), and {} of {} are free: {remedy}",
-            needs.size.width_px,
-            needs.size.height_px,
-            needs.frames,
-            gigabytes(wanted),
+            "{} needs about {} of the GPU's memory{parts} ({} of weights, {} in the stage `{}`, {} for libraries), and {} of \
+             {} are free: {fewer}{remedy}",
+            needs.clips(clips_count),
+            gigabytes(Self::wanted_bytes(needs, clips_count)),
             gigabytes(needs.weights_bytes),
             gigabytes(needs.working_bytes),
             needs.stage,
@@ -226,9 +241,11 @@ mod tests {
             stage,
             working_bytes: 5 * GB,
             weights_bytes: 13 * GB,
+            residency: Residency::Whole,
         };
         let memory = |gb| DeviceMemory { free_bytes: gb * GB, total_bytes: 24 * GB };
-        let told = |products, stage, gb| memory(gb).check(&needs(stage), products).unwrap_err().to_string();
+        let told =
+            |products, stage, gb| memory(gb).check(&needs(stage), products, 1).unwrap_err().to_string();
         let narrow = told(Products::Bf16, "denoise", 19);
         for part in
             ["1280x704 and 121 frames", "19.1 GB", "13.0 GB of weights", "19.0 GB of 24.0 GB", "--frames"]
@@ -237,6 +254,19 @@ mod tests {
         }
         assert!(told(Products::Bf16, "decode", 19).contains("--vae-tile"));
         assert!(told(Products::F32, "denoise", 19).contains("--dtype bf16"));
-        assert!(memory(20).check(&needs("denoise"), Products::Bf16).is_ok());
+        assert!(memory(20).check(&needs("denoise"), Products::Bf16, 1).is_ok());
+
+        // Two clips share the weights, unless these are copied there for each of them.
+        let in_turn = Needs { residency: Residency::InTurn, ..needs("denoise") };
+        for (needs, gb) in [(needs("denoise"), 24), (in_turn, 37)] {
+            let told = memory(gb).check(&needs, Products::Bf16, 2).unwrap_err().to_string();
+            assert!(told.contains("frames, 2 at a time,") && told.contains("fewer --workers"), "{told}");
+            assert_eq!(
+                told.contains("one part of the model there at a time"),
+                needs.residency == Residency::InTurn,
+                "{told}"
+            );
+            assert!(memory(gb + 1).check(&needs, Products::Bf16, 2).is_ok());
+        }
     }
 }

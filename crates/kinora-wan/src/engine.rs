@@ -23,9 +23,15 @@ pub struct WanEngine {
 }
 
 impl WanEngine {
-    /// Opens the model in `folder` to compute as `target` says. Everything that can be checked without computing is.
-    pub fn open(folder: &Path, target: Target, settings: Settings) -> Result<Self, WanError> {
-        Ok(Self { pipeline: open(folder, target, settings)? })
+    /// Opens the model in `folder` to compute so many clips at the same time as `target` says. Everything that can be checked
+    /// without computing is.
+    pub fn open(
+        folder: &Path,
+        target: Target,
+        settings: Settings,
+        clips_count: u32,
+    ) -> Result<Self, WanError> {
+        Ok(Self { pipeline: open(folder, target, settings, clips_count)? })
     }
 }
 

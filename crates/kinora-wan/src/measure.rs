@@ -108,7 +108,7 @@ fn block(grid: [usize; 3], source: &Source, target: &Target) -> Result<(Dit, [Te
                 "num_attention_heads": 24, "attention_head_dim": 128, "in_channels": 48, "out_channels": 48,
                 "ffn_dim": 14336, "num_layers": 1,
             });
-            Dit::of(published(config), &Weights::made_up(target.ops.products.dtype()), place)?
+            Dit::of(published(config), &Weights::made_up(target.ops.products.dtype()), place, &|| false)?
         }
     };
     let (tokens, width) = (grid.iter().product::<usize>(), dit.config().width());

@@ -1,7 +1,7 @@
 //! The order of the stages: words, picture, steps, frames. Nothing here computes.
 //!
-//! Always true: the text encoder is gone before the first step; frames leave as their latent frame is decoded; a cancel is
-//! heard between layers, blocks and latent frames.
+//! Always true: the text encoder is gone before the first step; parts that take turns on a device are never there together;
+//! frames leave as their latent frame is decoded; a cancel is heard between layers, blocks and latent frames.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use kinora_engine::{ClipDuration, FrameSink, GenerateSpec, Monitor, Noise, Pictu
 use crate::condition::{Condition, Family};
 use crate::device::Target;
 use crate::dit::{Clip, Dit, TokenTimes};
-use crate::model::{Adapters, Model};
+use crate::model::{Adapters, Model, Residency};
 use crate::ops::{Ops, Set};
 use crate::picture::{Size, best_size, fit, to_rgb, to_tensor};
 use crate::sampler::{SHIFTS, STEPS_MAX, SolverName};
@@ -72,9 +72,24 @@ pub struct Needs {
     pub stage: &'static str,
     /// Bytes that it works with: they must be had.
     pub working_bytes: u64,
-    /// On the CPU the bytes of the transformer's weights and adapters, which every step reads: they stay in their files, and
-    /// what memory does not hold of them is read from the disk again. On a device the bytes of all that lie there.
+    /// On the CPU the bytes of a transformer's weights and adapters, which every step reads: they stay in their files, and
+    /// what memory does not hold of them is read from the disk again. On a device the bytes of all that lie there in that
+    /// stage.
     pub weights_bytes: u64,
+    /// Whether clips that are made at the same time share the weights, or each has its own.
+    pub residency: Residency,
+}
+
+impl Needs {
+    /// The clip, or so many of them at the same time, in words.
+    pub fn clips(&self, count: u32) -> String {
+        let each =
+            format!("a clip of {}x{} and {} frames", self.size.width_px, self.size.height_px, self.frames);
+        match count {
+            1 => each,
+            _ => format!("{each}, {count} at a time,"),
+        }
+    }
 }
 
 /// What is told of a clip that was made.
@@ -144,11 +159,11 @@ impl Pipeline {
 
     /// What a clip of a picture 16 wide and 9 high, or of the size that was set, takes of the memory that it is computed in.
     pub fn needs(&self) -> Result<Needs, WanError> {
-        self.needs_by(self.model.target.ops)
+        self.needs_by(self.model.target.ops, self.model.residency)
     }
 
-    /// The same if it were computed by `ops`.
-    fn needs_by(&self, ops: Ops) -> Result<Needs, WanError> {
+    /// The same if it were computed by `ops` with the model's parts where `residency` says.
+    fn needs_by(&self, ops: Ops, residency: Residency) -> Result<Needs, WanError> {
         let size = self.size(Size { width_px: 16, height_px: 9 });
         let (model, frames) = (&self.model, self.clip_frames());
         let Size { width_px, height_px } = size;
@@ -160,19 +175,23 @@ impl Pipeline {
             Family::Concatenated => frames,
         };
         let pixels = (encoded * 3 * width_px * height_px * size_of::<f32>()) as u64;
+        let dits = || model.experts.iter().map(|expert| &expert.dit);
         let stages = [
             ("text", self.text_sizes.working_bytes(ops)),
             ("image", model.vae.encoding_bytes([height_px, width_px], encoded, ops.set) + 2 * pixels),
-            ("denoise", model.dit.working_bytes(latent, ops)),
+            ("denoise", dits().map(|dit| dit.working_bytes(latent, ops)).max().unwrap_or_default()),
             ("decode", model.vae.decoding_bytes([height_px, width_px], self.settings.vae_tile, ops.set)?),
         ];
-        let (stage, working_bytes) =
-            stages.into_iter().max_by_key(|(_, bytes)| *bytes).expect("there are stages");
-        let weights_bytes = match ops.set {
-            Set::Cpu => model.dit.weights_bytes(),
-            Set::Tensors => model.resident_bytes(ops.products),
+        let weights = match ops.set {
+            Set::Cpu => [dits().map(|dit| dit.weights_bytes()).max().unwrap_or_default(); 4],
+            Set::Tensors => model.resident_bytes(ops.products, residency),
         };
-        Ok(Needs { size, frames, stage, working_bytes, weights_bytes })
+        let ((stage, working_bytes), weights_bytes) = stages
+            .into_iter()
+            .zip(weights)
+            .max_by_key(|((_, working), weights)| working + weights)
+            .expect("there are stages");
+        Ok(Needs { size, frames, stage, working_bytes, weights_bytes, residency })
     }
 
     fn clip_frames(&self) -> usize {
@@ -350,9 +369,10 @@ impl Job<'_> {
         let started = Instant::now();
         self.progress(stages.image, 0, 1);
         let model = &self.pipeline.model;
+        let vae = model.vae_in_use()?;
         let picture = to_tensor(rgb, self.plan.size)?.to_device(&model.target.device)?;
         let cancel = || self.cancelled();
-        let condition = Condition::new(model.family, &model.vae, &picture, self.plan.frames, &cancel)?;
+        let condition = Condition::new(model.family, &vae, &picture, self.plan.frames, &cancel)?;
         self.progress(stages.image, 1, 1);
         self.took(stages.image, started.elapsed());
         Ok(condition)
@@ -368,28 +388,27 @@ impl Job<'_> {
         let started = Instant::now();
         let model = &self.pipeline.model;
         let (_, _, frames, height, width) = noise.dims5()?;
-        let [_, high, wide] = model.dit.config().patch_size;
+        let [_, high, wide] = model.dit_config().patch_size;
         let tokens = (height / high) * (width / wide);
         let mut solver = model.solver.solver(self.plan.steps)?;
         let times = solver.schedule().times.clone();
-        let early_steps = model
-            .low_noise
-            .as_ref()
-            .map_or(times.len(), |low_noise| times.partition_point(|&time| time >= low_noise.below_time));
-        let (early, late) = times.split_at(early_steps);
-        let phases = [(&model.dit, early, self.plan.guidance)]
-            .into_iter()
-            .chain(model.low_noise.as_ref().map(|low_noise| (&low_noise.dit, late, self.plan.guidance_2)));
         let mut latents = noise;
         let mut done = 0;
         self.progress(stages.denoise, done, self.plan.steps);
-        for (dit, times, guidance) in phases.filter(|(_, times, _)| !times.is_empty()) {
-            let expert = Expert::new(dit, [frames, height, width], text)?;
-            for &time in times {
+        let mut left = &times[..];
+        for (expert, guidance) in model.experts.iter().zip([self.plan.guidance, self.plan.guidance_2]) {
+            let (own, later) = left.split_at(left.partition_point(|&time| time >= expert.from_time));
+            left = later;
+            if own.is_empty() {
+                continue;
+            }
+            let dit = model.dit_in_use(expert, &|| self.cancelled())?;
+            let guided = Guided::new(&dit, [frames, height, width], text, guidance)?;
+            for &time in own {
                 go_on(&|| self.cancelled())?;
                 let times = condition.token_times(time, frames, tokens);
                 let input = condition.model_input(&latents)?;
-                let predicted = expert.velocity(&input, &times, guidance, &|| self.cancelled())?;
+                let predicted = guided.velocity(&input, &times, &|| self.cancelled())?;
                 latents = solver.step(&predicted, &latents)?;
                 (self.tap)(&latents);
                 done += 1;
@@ -410,7 +429,7 @@ impl Job<'_> {
         continued: bool,
     ) -> Result<[Vec<u8>; 2], WanError> {
         let started = Instant::now();
-        let vae = &self.pipeline.model.vae;
+        let vae = self.pipeline.model.vae_in_use()?;
         let total = latents.dim(2)?;
         let frame_bytes = self.plan.size.width_px * self.plan.size.height_px * 3;
         let mut decoder = vae.decoder(self.pipeline.settings.vae_tile)?;
@@ -435,36 +454,32 @@ impl Job<'_> {
 }
 
 /// A transformer with what its steps share.
-struct Expert<'a> {
+struct Guided<'a> {
     dit: &'a Dit,
+    guidance: f64,
     clip: Clip,
     prompt: Tensor,
     negative: Option<Tensor>,
 }
 
-impl<'a> Expert<'a> {
-    fn new(dit: &'a Dit, grid: [usize; 3], text: &Text) -> Result<Self, WanError> {
+impl<'a> Guided<'a> {
+    fn new(dit: &'a Dit, grid: [usize; 3], text: &Text, guidance: f64) -> Result<Self, WanError> {
         Ok(Self {
             dit,
+            guidance,
             clip: dit.clip(grid)?,
             prompt: dit.project_text(&text.prompt)?,
             negative: text.negative.as_ref().map(|states| dit.project_text(states)).transpose()?,
         })
     }
 
-    /// The velocity at `latents`, as far beyond what is to be avoided as `guidance` says.
-    fn velocity(
-        &self,
-        latents: &Tensor,
-        times: &TokenTimes,
-        guidance: f64,
-        cancel: Cancel<'_>,
-    ) -> Result<Tensor, WanError> {
+    /// The velocity at `latents`, led away from what is to be avoided.
+    fn velocity(&self, latents: &Tensor, times: &TokenTimes, cancel: Cancel<'_>) -> Result<Tensor, WanError> {
         let towards = |text| self.dit.forward(&self.clip, latents, times, text, cancel);
         let predicted = towards(&self.prompt)?;
         let Some(negative) = &self.negative else { return Ok(predicted) };
         let away = towards(negative)?;
-        Ok((&away + ((predicted - &away)? * guidance)?)?)
+        Ok((&away + ((predicted - &away)? * self.guidance)?)?)
     }
 }
 
@@ -500,20 +515,43 @@ impl Pipeline {
     }
 }
 
-/// Opens `folder` with `settings`.
-pub fn open(folder: &Path, target: Target, settings: Settings) -> Result<Pipeline, WanError> {
-    if let Some(memory) = target.memory()? {
-        // So that what does not fit is told at once.
-        memory.check(&needs(folder, &target, &settings)?, target.ops.products)?;
-    }
-    let model = Model::open_adapted(folder, target, &settings.loras)?;
+/// Opens `folder` with `settings` for so many clips at the same time.
+pub fn open(
+    folder: &Path,
+    target: Target,
+    settings: Settings,
+    clips_count: u32,
+) -> Result<Pipeline, WanError> {
+    let residency = match target.memory()? {
+        Some(memory) => {
+            let needs = needs(folder, &target, &settings, clips_count)?;
+            // So that what does not fit is told at once.
+            memory.check(&needs, target.ops.products, clips_count)?;
+            needs.residency
+        }
+        None => Residency::Whole,
+    };
+    let model = Model::open_adapted(folder, target, &settings.loras, residency)?;
     Pipeline::new(model, settings)
 }
 
-/// What a clip of the model in `folder` takes where `target` computes, once everything of it was checked.
+/// What each of so many clips at the same time takes where `target` computes, once everything of the model in `folder` was
+/// checked. Its parts take turns there if they do not fit otherwise.
 ///
 /// The model is opened on the CPU, so nothing is copied.
-pub fn needs(folder: &Path, target: &Target, settings: &Settings) -> Result<Needs, WanError> {
-    let model = Model::open_adapted(folder, Target::cpu_f32(), &settings.loras)?;
-    Pipeline::new(model, settings.clone())?.needs_by(target.ops)
+pub fn needs(
+    folder: &Path,
+    target: &Target,
+    settings: &Settings,
+    clips_count: u32,
+) -> Result<Needs, WanError> {
+    let model = Model::open_adapted(folder, Target::cpu_f32(), &settings.loras, Residency::Whole)?;
+    let pipeline = Pipeline::new(model, settings.clone())?;
+    let whole = pipeline.needs_by(target.ops, Residency::Whole)?;
+    match target.memory()? {
+        Some(memory) if !memory.holds(&whole, clips_count) => {
+            pipeline.needs_by(target.ops, Residency::InTurn)
+        }
+        _ => Ok(whole),
+    }
 }

@@ -9,8 +9,14 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use candle_core::{DType, Device, Tensor};
+use kinora_engine::{FrameSink, GenerateSpec, Monitor, Picture, Progress, SinkError};
+use kinora_wan::Settings;
+use kinora_wan::device::Target;
 use kinora_wan::dit::{Dit, TokenTimes};
+use kinora_wan::model::{Adapters, Model, Residency};
 use kinora_wan::ops::{Ops, Place, Products, Set};
+use kinora_wan::picture::Size;
+use kinora_wan::pipeline::Pipeline;
 use kinora_wan::text::Encoder;
 use kinora_wan::vae::Vae;
 use kinora_wan::weights::{Lora, Weights};
@@ -256,6 +262,65 @@ fn adapters_take_no_room_that_grows_with_the_clip() {
         assert!(adapted < plain + all_tokens / 2, "{set:?}: {adapted} bytes after {plain}");
     }
     std::fs::remove_file(lora.path).unwrap();
+}
+
+/// Bytes held at most since it was asked last.
+fn most_since() -> usize {
+    MOST.swap(NOW.load(Ordering::Relaxed), Ordering::Relaxed)
+}
+
+/// Bytes held at most before each frame; the frames themselves are thrown away.
+struct Held(Vec<usize>);
+
+impl FrameSink for Held {
+    fn frame(&mut self, _: &[u8]) -> Result<(), SinkError> {
+        self.0.push(most_since());
+        Ok(())
+    }
+}
+
+struct Unwatched;
+
+impl Monitor for Unwatched {
+    fn progress(&self, _: Progress) {}
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn parts_that_take_turns_are_never_there_together() {
+    const STEPS: usize = 4;
+    let _turn = alone();
+    let target = Target { ops: Ops { set: Set::Tensors, products: Products::F32 }, ..Target::cpu_f32() };
+    // At most for each step after the first, and at most for a frame.
+    let held = |residency| {
+        let before = NOW.load(Ordering::Relaxed);
+        let model =
+            Model::open_adapted(&model("i2v"), target.clone(), &Adapters::default(), residency).unwrap();
+        let told = model.resident_bytes(Products::F32, residency);
+        let settings = Settings {
+            steps: Some(STEPS),
+            size: Some(Size { width_px: 64, height_px: 32 }),
+            frames: Some(5),
+            ..Settings::default()
+        };
+        let pipeline = Pipeline::new(model, settings).unwrap();
+        let picture = Picture::new(16, 16, vec![90; 16 * 16 * 3]).unwrap();
+        let (mut decoding, mut steps) = (Held(Vec::new()), Vec::new());
+        let mut tap = |_: &Tensor| steps.push(most_since() - before);
+        pipeline.run(&GenerateSpec::default(), &picture, &mut decoding, &Unwatched, &mut tap).unwrap();
+        (steps[1..STEPS].to_vec(), decoding.0.into_iter().max().unwrap() - before, told)
+    };
+    held(Residency::Whole); // threads start, tables are made
+    let (whole_steps, whole_decoding, whole) = held(Residency::Whole);
+    let (steps, decoding, in_turn) = held(Residency::InTurn);
+    let steps = steps.iter().zip(&whole_steps).map(|(took, whole)| (*took, *whole, 2));
+    for (took, whole_took, stage) in steps.chain([(decoding, whole_decoding, 3)]) {
+        let (saved, told) = (whole_took as f64 - took as f64, (whole[stage] - in_turn[stage]) as f64);
+        println!("{took} bytes at most instead of {whole_took}: saved {saved}, told {told}");
+        assert!((0.9..1.1).contains(&(saved / told)), "saved {saved} of {told} bytes");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use kinora_engine::{Engine, EngineError, GenerateSpec, Monitor, MotionEngine, PatternEngine, Picture};
 use serde_json::{Value, json};
 
-pub use choice::{ChoiceError, Dtype, EngineChoice, Opened, parse_lora, parse_size};
+pub use choice::{ChoiceError, Dtype, EngineChoice, Opened, PARTS_IN_TURN, parse_lora, parse_size};
 pub use fit::{Fit, gigabytes};
 pub use names::{ModelNames, ServeAs};
 

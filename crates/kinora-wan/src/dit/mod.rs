@@ -80,19 +80,37 @@ impl Dit {
 
     /// The same with adapters beside its layers.
     pub fn load_adapted(folder: &Path, loras: &[Lora], place: Place<'_>) -> Result<Self, WanError> {
-        let config = DitConfig::read(&folder.join("config.json"))?;
-        Self::of(config, &Weights::open(folder)?.adapted(loras)?, place)
+        Self::load_until(folder, loras, place, &|| false)
     }
 
-    /// The transformer of `config` with `weights`.
-    pub fn of(config: DitConfig, weights: &Weights, place: Place<'_>) -> Result<Self, WanError> {
+    /// The same, which cancels between blocks.
+    pub fn load_until(
+        folder: &Path,
+        loras: &[Lora],
+        place: Place<'_>,
+        cancel: Cancel<'_>,
+    ) -> Result<Self, WanError> {
+        let config = DitConfig::read(&folder.join("config.json"))?;
+        Self::of(config, &Weights::open(folder)?.adapted(loras)?, place, cancel)
+    }
+
+    /// The transformer of `config` with `weights`. Cancels between blocks.
+    pub fn of(
+        config: DitConfig,
+        weights: &Weights,
+        place: Place<'_>,
+        cancel: Cancel<'_>,
+    ) -> Result<Self, WanError> {
         let (adapters_bytes, adapters_numbers) = weights.adapters_extent();
         Ok(Self {
             patches: Patches::load(weights, &config, place)?,
             time: TimeEmbedding::load(weights, &config, place)?,
             text: TextProjection::load(weights, &config, place)?,
             blocks: (0..config.num_layers)
-                .map(|index| Block::load(weights, &config, index, place))
+                .map(|index| {
+                    go_on(cancel)?;
+                    Block::load(weights, &config, index, place)
+                })
                 .collect::<Result<_, _>>()?,
             head: Head::load(weights, &config, place)?,
             config,

@@ -8,7 +8,7 @@ use kinora_engine::Noise;
 use kinora_wan::WanError;
 use kinora_wan::device::Target;
 use kinora_wan::dit::{Dit, TokenTimes};
-use kinora_wan::model::Adapters;
+use kinora_wan::model::{Adapters, Model, Residency};
 use kinora_wan::ops::Products;
 use kinora_wan::weights::{Lora, Weights};
 use kinora_wan::{Settings, needs};
@@ -399,6 +399,20 @@ fn a_file_that_does_not_fit_is_refused_with_the_name_at_fault() {
 }
 
 #[test]
+fn adapters_come_along_where_parts_take_turns() {
+    let folder = Folder::new("turns");
+    let loras = Adapters { first: vec![folder.lora(&library_file(RANK), 1.0)], second: Vec::new() };
+    for target in targets(Products::F32) {
+        let of = |loras: &Adapters, residency| {
+            let model = Model::open_adapted(&model("ti2v"), target.clone(), loras, residency).unwrap();
+            numbers(&velocity(&model.dit_in_use(&model.experts[0], &|| false).unwrap()))
+        };
+        assert_eq!(of(&loras, Residency::InTurn), of(&loras, Residency::Whole));
+        assert_ne!(of(&loras, Residency::InTurn), of(&Adapters::default(), Residency::InTurn));
+    }
+}
+
+#[test]
 fn adapters_count_among_the_weights() {
     let folder = Folder::new("needs");
     let half: Tensors = library_file(RANK)
@@ -410,7 +424,7 @@ fn adapters_count_among_the_weights() {
     for (target, number_bytes) in targets(Products::F32).zip([2, 4]) {
         let of = |loras: &Adapters| {
             let settings = Settings { loras: loras.clone(), ..Settings::default() };
-            needs(&model("ti2v"), &target, &settings).unwrap().weights_bytes
+            needs(&model("ti2v"), &target, &settings, 1).unwrap().weights_bytes
         };
         // As they are stored, in their file; on a device, in f32.
         assert_eq!(of(&loras) - of(&Adapters::default()), (count * number_bytes) as u64);

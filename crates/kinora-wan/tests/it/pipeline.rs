@@ -9,7 +9,7 @@ use kinora_engine::{
 };
 use kinora_wan::condition::{Condition, Family};
 use kinora_wan::device::Target;
-use kinora_wan::model::Model;
+use kinora_wan::model::{Adapters, Model, Residency};
 use kinora_wan::ops::{Products, Set};
 use kinora_wan::picture::{Size, to_tensor};
 use kinora_wan::pipeline::Pipeline;
@@ -161,6 +161,38 @@ fn clips_are_the_references_from_noise_to_pixels() {
 }
 
 #[test]
+fn parts_that_take_turns_make_the_same_clip() {
+    for target in targets(Products::F32) {
+        let copy = Copy::of("i2v", "turns");
+        let open = |residency| {
+            let model =
+                Model::open_adapted(&copy.0, target.clone(), &Adapters::default(), residency).unwrap();
+            Pipeline::new(model, Question::of("i2v", "a").settings()).unwrap()
+        };
+        let clip = |pipeline: &Pipeline, watch: &Watch| {
+            let (spec, mut frames) = (Question::of("i2v", "a").spec(), Frames::default());
+            let made = pipeline.run(&spec, &still("i2v", "a"), &mut frames, watch, &mut |_| {});
+            made.map(|_| frames.0)
+        };
+        let whole = clip(&open(Residency::Whole), &Watch::default()).unwrap();
+        let in_turn = open(Residency::InTurn);
+        assert!(clip(&in_turn, &Watch::default()).unwrap() == whole, "the same weights, the same pixels");
+
+        let watch = Watch { cancel_at: Some(("denoise", 0)), ..Watch::default() };
+        assert!(matches!(clip(&in_turn, &watch), Err(WanError::Cancelled)), "while a part is copied");
+        std::fs::remove_dir_all(copy.0.join("transformer_2")).unwrap();
+        let watch = Watch::default();
+        let lost = clip(&in_turn, &watch).unwrap_err();
+        assert!(
+            matches!(lost, WanError::Read { .. }),
+            "the second expert is opened when its steps come: {lost}"
+        );
+        let last = *watch.progress.lock().unwrap().last().unwrap();
+        assert!(last.stage == "denoise" && last.done > 0 && last.done < last.total, "{last:?}");
+    }
+}
+
+#[test]
 fn every_setting_shows_in_the_pixels() {
     let (name, case) = ("i2v", "a");
     let asked = Question::of(name, case).settings();
@@ -202,7 +234,7 @@ fn small() -> Settings {
 
 #[test]
 fn ten_seconds_are_two_clips_that_share_a_frame() {
-    let engine = WanEngine::open(&model("ti2v"), Target::cpu_f32(), small()).unwrap();
+    let engine = WanEngine::open(&model("ti2v"), Target::cpu_f32(), small(), 1).unwrap();
     let spec = GenerateSpec { duration: ClipDuration::TenSeconds, ..GenerateSpec::default() };
     let format = engine.clip_format(300, 300, &spec);
     assert_eq!((format.width_px, format.height_px, format.fps, format.frames_count), (64, 32, 24, 9));
@@ -224,7 +256,7 @@ fn ten_seconds_are_two_clips_that_share_a_frame() {
 
 #[test]
 fn a_seed_repeats_a_clip_and_another_does_not() {
-    let engine = WanEngine::open(&model("i2v"), Target::cpu_f32(), small()).unwrap();
+    let engine = WanEngine::open(&model("i2v"), Target::cpu_f32(), small(), 1).unwrap();
     let clip = |seed| {
         let mut frames = Frames::default();
         let spec = GenerateSpec { seed, ..GenerateSpec::default() };
@@ -238,7 +270,7 @@ fn a_seed_repeats_a_clip_and_another_does_not() {
 #[test]
 fn a_prompt_that_was_read_is_not_read_again() {
     let copy = Copy::new("read");
-    let engine = WanEngine::open(&copy.0, Target::cpu_f32(), small()).unwrap();
+    let engine = WanEngine::open(&copy.0, Target::cpu_f32(), small(), 1).unwrap();
     let clip = |prompt: &str| {
         let spec = GenerateSpec { prompt: prompt.to_owned(), ..GenerateSpec::default() };
         let mut frames = Frames::default();
@@ -252,7 +284,7 @@ fn a_prompt_that_was_read_is_not_read_again() {
 
 #[test]
 fn a_cancel_ends_the_work_within_a_step_or_a_frame() {
-    let engine = WanEngine::open(&model("ti2v"), Target::cpu_f32(), small()).unwrap();
+    let engine = WanEngine::open(&model("ti2v"), Target::cpu_f32(), small(), 1).unwrap();
     for at in [("text", 0), ("image", 0), ("denoise", 1), ("decode", 1)] {
         let watch = Watch { cancel_at: Some(at), ..Watch::default() };
         let result =
@@ -276,25 +308,29 @@ fn what_a_model_cannot_make_is_refused_when_it_is_opened() {
         (Settings { guidance_2: Some(-1.0), ..small() }, "guidance"),
         (Settings { vae_tile: Some(65), ..small() }, "multiple of 16"),
     ] {
-        let error = WanEngine::open(&model("ti2v"), Target::cpu_f32(), settings).unwrap_err().to_string();
+        let error = WanEngine::open(&model("ti2v"), Target::cpu_f32(), settings, 1).unwrap_err().to_string();
         assert!(error.contains(told), "{error}");
     }
     let noise = path("i2v/noise_a.safetensors");
     let engine =
-        WanEngine::open(&model("ti2v"), Target::cpu_f32(), Settings { noise: Some(noise), ..small() })
+        WanEngine::open(&model("ti2v"), Target::cpu_f32(), Settings { noise: Some(noise), ..small() }, 1)
             .unwrap();
     let spec = GenerateSpec::default();
     let result = engine.generate(&spec, &still("ti2v", "a"), &mut Frames::default(), &Watch::default());
     assert!(result.unwrap_err().to_string().contains("noise_a.safetensors"));
 }
 
-/// A copy of the tiny model in a folder of its own, removed at the end.
+/// A copy of a tiny model in a folder of its own, removed at the end.
 struct Copy(PathBuf);
 
 impl Copy {
     fn new(name: &str) -> Self {
+        Self::of("ti2v", name)
+    }
+
+    fn of(source: &str, name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("kinora-model-{name}-{}", std::process::id()));
-        copy_folder(&model("ti2v"), &folder);
+        copy_folder(&model(source), &folder);
         Self(folder)
     }
 }
@@ -334,13 +370,13 @@ fn parts_that_do_not_belong_together_are_told() {
     assert!(error.contains("FluxPipeline"), "{error}");
 
     let copy = Copy::new("cut");
-    let engine = WanEngine::open(&copy.0, Target::cpu_f32(), small()).unwrap();
+    let engine = WanEngine::open(&copy.0, Target::cpu_f32(), small(), 1).unwrap();
     std::fs::remove_file(copy.0.join("text_encoder/model-00002-of-00002.safetensors")).unwrap();
     let spec = GenerateSpec::default();
     let late = engine.generate(&spec, &still("ti2v", "a"), &mut Frames::default(), &Watch::default());
     let late = late.unwrap_err();
     let said = late.to_string();
     assert!(matches!(late, EngineError::Retryable(_)) && !said.contains("safetensors"), "{said}");
-    let error = WanEngine::open(&copy.0, Target::cpu_f32(), small()).unwrap_err().to_string();
+    let error = WanEngine::open(&copy.0, Target::cpu_f32(), small(), 1).unwrap_err().to_string();
     assert!(error.contains("model-00002-of-00002.safetensors"), "{error}");
 }

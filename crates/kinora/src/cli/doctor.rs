@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kinora_wan::device::{DeviceMemory, DeviceName, Target};
-use kinora_wan::model::Adapters;
+use kinora_wan::model::{Adapters, Residency};
 use kinora_wan::picture::Size;
 use kinora_wan::weights::Lora;
 use kinora_wan::{Needs, Settings, WanError, needs};
@@ -15,7 +15,7 @@ use super::Failure;
 use super::models::{state_json, state_text};
 use crate::library::{CATALOGUE, Card, Library, LibraryError, State};
 use crate::machine::Memory;
-use crate::models::{Dtype, Fit, gigabytes, parse_lora, parse_size};
+use crate::models::{Dtype, Fit, PARTS_IN_TURN, gigabytes, parse_lora, parse_size};
 
 /// Say what this machine offers the engines, which weights are here, whether a model is complete, and whether a clip of it
 /// fits into memory.
@@ -94,9 +94,10 @@ impl Doctor {
             loras: Adapters { first: self.lora.clone(), second: self.lora_2.clone() },
             ..Settings::default()
         };
-        let room = needs(folder, target, &settings).map(|needs| match memory {
-            Some(memory) => Room::Device { needs, memory, dtype: self.dtype() },
-            None => Room::Machine(Fit { needs, clips_count: self.workers, memory: Memory::read() }),
+        let clips_count = self.workers;
+        let room = needs(folder, target, &settings, clips_count).map(|needs| match memory {
+            Some(memory) => Room::Device { needs, memory, dtype: self.dtype(), clips_count },
+            None => Room::Machine(Fit { needs, clips_count, memory: Memory::read() }),
         });
         let (problem, room) = match room {
             Ok(room) => (room.problem(), Some(room)),
@@ -223,7 +224,7 @@ struct Checked {
 #[derive(Clone, Copy)]
 enum Room {
     Machine(Fit),
-    Device { needs: Needs, memory: DeviceMemory, dtype: Dtype },
+    Device { needs: Needs, memory: DeviceMemory, dtype: Dtype, clips_count: u32 },
 }
 
 impl Room {
@@ -237,15 +238,17 @@ impl Room {
     fn working_bytes(&self) -> u64 {
         match self {
             Self::Machine(fit) => fit.working_bytes(),
-            Self::Device { needs, .. } => needs.working_bytes,
+            Self::Device { needs, clips_count, .. } => {
+                needs.working_bytes.saturating_mul((*clips_count).into())
+            }
         }
     }
 
     fn problem(&self) -> Option<String> {
         match self {
             Self::Machine(fit) => fit.problem(),
-            Self::Device { needs, memory, dtype } => {
-                memory.check(needs, dtype.products()).err().map(|error| error.to_string())
+            Self::Device { needs, memory, dtype, clips_count } => {
+                memory.check(needs, dtype.products(), *clips_count).err().map(|error| error.to_string())
             }
         }
     }
@@ -253,14 +256,16 @@ impl Room {
     fn remark(&self) -> String {
         match self {
             Self::Machine(fit) => fit.remark(),
-            Self::Device { needs, .. } => self.problem().unwrap_or_else(|| {
-                format!(
-                    "a clip of {}x{} and {} frames fits: about {} with weights and libraries",
-                    needs.size.width_px,
-                    needs.size.height_px,
-                    needs.frames,
-                    gigabytes(DeviceMemory::wanted_bytes(needs)),
-                )
+            Self::Device { needs, clips_count, .. } => self.problem().unwrap_or_else(|| {
+                let fits = format!(
+                    "{} fits: about {} with weights and libraries",
+                    needs.clips(*clips_count),
+                    gigabytes(DeviceMemory::wanted_bytes(needs, *clips_count)),
+                );
+                match needs.residency {
+                    Residency::Whole => fits,
+                    Residency::InTurn => format!("{fits}, but {PARTS_IN_TURN}"),
+                }
             }),
         }
     }
@@ -329,18 +334,32 @@ mod tests {
     fn a_clip_on_a_device_is_measured_against_the_devices_memory() {
         const GB: u64 = 1_000_000_000;
         let size = Size { width_px: 1280, height_px: 704 };
-        let needs =
-            Needs { size, frames: 121, stage: "denoise", working_bytes: 5 * GB, weights_bytes: 13 * GB };
-        let room = |free_gb| Room::Device {
+        let needs = Needs {
+            size,
+            frames: 121,
+            stage: "denoise",
+            working_bytes: 5 * GB,
+            weights_bytes: 13 * GB,
+            residency: Residency::Whole,
+        };
+        let of = |needs, clips_count, free_gb| Room::Device {
             needs,
             memory: DeviceMemory { free_bytes: free_gb * GB, total_bytes: 24 * GB },
             dtype: Dtype::Bf16,
+            clips_count,
         };
+        let room = |free_gb| of(needs, 1, free_gb);
         assert_eq!(room(20).problem(), None);
         let fits = room(20).remark();
         assert!(fits.contains("1280x704 and 121 frames fits: about 19.1 GB"), "{fits}");
         let problem = room(19).problem().unwrap();
         assert!(problem.contains("19.0 GB of 24.0 GB are free") && room(19).remark() == problem, "{problem}");
+
+        let two = of(needs, 2, 25);
+        assert!(two.problem().is_none() && of(needs, 2, 24).problem().is_some());
+        assert_eq!(two.working_bytes(), 10 * GB);
+        let in_turn = of(Needs { residency: Residency::InTurn, ..needs }, 1, 20).remark();
+        assert!(in_turn.contains("fits") && in_turn.contains("one at a time"), "{in_turn}");
     }
 
     #[test]

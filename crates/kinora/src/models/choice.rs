@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use kinora_engine::{Engine, MotionEngine, PatternEngine};
 use kinora_wan::device::{DeviceName, Target};
-use kinora_wan::model::Adapters;
+use kinora_wan::model::{Adapters, Residency};
 use kinora_wan::ops::Products;
 use kinora_wan::picture::Size;
 use kinora_wan::sampler::{SHIFTS, SolverName};
@@ -113,6 +113,10 @@ impl Dtype {
     }
 }
 
+/// What is said where a GPU has no room for a whole model.
+pub const PARTS_IN_TURN: &str = "the GPU has no room for the whole model: its parts lie there one at a time and are copied anew \
+     for every clip; a smaller quantisation of the weights may fit whole";
+
 /// An engine, and what its user should know.
 #[derive(Debug)]
 pub struct Opened {
@@ -123,7 +127,7 @@ pub struct Opened {
 /// What the user of an engine should know before it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Warning {
-    /// What makes it slower on this machine than it could be.
+    /// What makes it slower with the memory there is than it could be.
     MemoryShort(String),
     /// What a file of adapters holds that the model cannot use.
     AdapterPartlyUsed(String),
@@ -204,15 +208,18 @@ impl EngineChoice {
             EngineName::Wan => {
                 let folder = self.library.find(self.model.as_ref().ok_or(ChoiceError::NoModel)?)?;
                 let target = Target::open(self.device, Dtype::on(self.device, self.dtype).products())?;
-                let engine = WanEngine::open(&folder, target, self.settings(noise))?;
+                let engine = WanEngine::open(&folder, target, self.settings(noise), clips_count)?;
                 let mut warnings: Vec<Warning> =
                     engine.warnings().map(|text| Warning::AdapterPartlyUsed(text.to_owned())).collect();
+                let needs = engine.needs()?;
                 // A GPU's memory was looked at when the engine was opened.
                 if self.device == DeviceName::Cpu {
                     keep_large_blocks();
-                    let fit = Fit { needs: engine.needs()?, clips_count, memory: Memory::read() };
+                    let fit = Fit { needs, clips_count, memory: Memory::read() };
                     fit.problem().map_or(Ok(()), |problem| Err(ChoiceError::Memory(problem)))?;
                     warnings.extend(fit.warning().map(Warning::MemoryShort));
+                } else if needs.residency == Residency::InTurn {
+                    warnings.push(Warning::MemoryShort(PARTS_IN_TURN.to_owned()));
                 }
                 Opened { engine: Arc::new(engine), warnings }
             }

@@ -74,12 +74,7 @@ impl Fit {
     }
 
     fn clips(&self) -> String {
-        let Needs { size, frames, .. } = self.needs;
-        let each = format!("a clip of {}x{} and {frames} frames", size.width_px, size.height_px);
-        match self.clips_count {
-            1 => each,
-            count => format!("{each}, {count} at a time,"),
-        }
+        self.needs.clips(self.clips_count)
     }
 }
 
@@ -89,6 +84,7 @@ pub fn gigabytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kinora_wan::model::Residency;
     use kinora_wan::picture::Size;
 
     use super::*;
@@ -97,8 +93,14 @@ mod tests {
 
     fn fit(working_gb: u64, available_gb: u64, stage: &'static str) -> Fit {
         let size = Size { width_px: 1280, height_px: 704 };
-        let needs =
-            Needs { size, frames: 121, stage, working_bytes: working_gb * GB, weights_bytes: 10 * GB };
+        let needs = Needs {
+            size,
+            frames: 121,
+            stage,
+            working_bytes: working_gb * GB,
+            weights_bytes: 10 * GB,
+            residency: Residency::Whole,
+        };
         let memory = Memory { total_bytes: 64 * GB, available_bytes: available_gb * GB };
         Fit { needs, clips_count: 1, memory: Some(memory) }
     }

@@ -118,7 +118,7 @@ fn engine(steps: usize, side_px: usize) -> WanEngine {
         frames: Some(9),
         ..Settings::default()
     };
-    WanEngine::open(&model(), Target::cpu_f32(), settings).unwrap()
+    WanEngine::open(&model(), Target::cpu_f32(), settings, 1).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -359,7 +359,7 @@ fn asked() -> Settings {
 
 /// The frames that the engine itself makes of the test's photo.
 fn frames_of(model: &Path, settings: Settings, spec: &GenerateSpec) -> Vec<Vec<u8>> {
-    let engine = WanEngine::open(model, Target::cpu_f32(), settings).unwrap();
+    let engine = WanEngine::open(model, Target::cpu_f32(), settings, 1).unwrap();
     let picture = kinora_media::decode(&picture_bytes()).unwrap().picture;
     let mut frames = Frames::default();
     engine.generate(spec, &picture, &mut frames, &Unwatched).unwrap();
