@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use candle_core::{DType, Device, Tensor};
-use kinora_wan::dit::Dit;
+use kinora_wan::device::Target;
+use kinora_wan::dit::{Dit, TokenTimes};
 use kinora_wan::ops::Products;
 use kinora_wan::text::TextEncoder;
-use kinora_wan::weights::Weights;
+use kinora_wan::weights::{Lora, Weights};
 
 use crate::dit::{Case, place};
 use crate::golden::{Golden, error, json, model, targets};
@@ -127,35 +128,88 @@ fn text_encoders_from_gguf_are_the_references() {
     }
 }
 
+/// The one tiny model whose sides are whole blocks.
+fn of_whole_blocks() -> PathBuf {
+    model("ti2v-bf16").join("transformer")
+}
+
+/// `part` in safetensors with other weights.
+fn in_safetensors(part: &Path, weights: &HashMap<String, Tensor>) -> Folder {
+    let folder = Folder::new();
+    std::fs::copy(part.join("config.json"), folder.0.join("config.json")).unwrap();
+    candle_core::safetensors::save(weights, folder.0.join("diffusion_pytorch_model.safetensors")).unwrap();
+    folder
+}
+
+/// The weights in `part` as they are after they were quantised.
+fn widened(part: &Path, dtype: GgmlDType) -> HashMap<String, Tensor> {
+    let wide = |(name, tensor)| (name, quantised(&tensor, dtype).dequantize(&Device::Cpu).unwrap());
+    weights(part).into_iter().map(wide).collect()
+}
+
+/// What the transformer in `folder` says of some latents.
+fn velocity(folder: &Path, loras: &[Lora], target: &Target) -> Tensor {
+    let device = &target.device;
+    let dit = Dit::load_adapted(folder, loras, target.place()).unwrap();
+    let latents = Tensor::arange(0f32, 4.0 * 2.0 * 6.0 * 8.0, device).unwrap().sin().unwrap();
+    let latents = latents.reshape((1, 4, 2, 6, 8)).unwrap();
+    let states = Tensor::ones((1, 9, dit.config().text_dim), DType::F32, device).unwrap();
+    let times = TokenTimes::same(700.0, 2 * 3 * 4);
+    let (clip, text) = (dit.clip([2, 6, 8]).unwrap(), dit.project_text(&states).unwrap());
+    dit.forward(&clip, &latents, &times, &text, &|| false).unwrap()
+}
+
 #[test]
 fn quantised_weights_give_what_the_same_weights_widened_give() {
-    // The one tiny model whose sides are whole blocks.
-    let part = model("ti2v-bf16").join("transformer");
+    let part = of_whole_blocks();
     for dtype in [GgmlDType::Q8_0, GgmlDType::Q5_1, GgmlDType::Q4_0] {
         let narrow = in_gguf(&part, own_name, dtype);
-        let wide = Folder::new();
-        std::fs::copy(part.join("config.json"), wide.0.join("config.json")).unwrap();
-        let widened: HashMap<String, Tensor> = weights(&part)
-            .into_iter()
-            .map(|(name, tensor)| (name, quantised(&tensor, dtype).dequantize(&Device::Cpu).unwrap()))
-            .collect();
-        candle_core::safetensors::save(&widened, wide.0.join("diffusion_pytorch_model.safetensors")).unwrap();
+        let wide = in_safetensors(&part, &widened(&part, dtype));
         for target in [Products::F32, Products::Bf16].into_iter().flat_map(targets) {
-            let velocity = |folder: &Path| {
-                let device = &target.device;
-                let dit = Dit::load(folder, target.place()).unwrap();
-                let latents = Tensor::arange(0f32, 4.0 * 2.0 * 6.0 * 8.0, device).unwrap().sin().unwrap();
-                let latents = latents.reshape((1, 4, 2, 6, 8)).unwrap();
-                let states = Tensor::ones((1, 9, dit.config().text_dim), DType::F32, device).unwrap();
-                let times = kinora_wan::dit::TokenTimes::same(700.0, 2 * 3 * 4);
-                let (clip, text) = (dit.clip([2, 6, 8]).unwrap(), dit.project_text(&states).unwrap());
-                dit.forward(&clip, &latents, &times, &text, &|| false).unwrap()
-            };
-            let (got, wanted) = (velocity(&narrow.0), velocity(&wide.0));
+            let of = |folder: &Path| velocity(folder, &[], &target);
+            let (got, wanted) = (of(&narrow.0), of(&wide.0));
             assert!(error(&got, &wanted) < 1e-6, "{dtype:?}: {}", error(&got, &wanted));
-            let lost = error(&got, &velocity(&part));
+            let lost = error(&got, &of(&part));
             println!("{dtype:?}: {lost:.1e} from the weights before");
             assert!(lost > 1e-3, "{dtype:?}: {lost} from the weights before: was anything quantised?");
         }
+    }
+}
+
+#[test]
+fn adapters_change_quantised_weights_as_they_change_others() {
+    let part = of_whole_blocks();
+    let mut merged = widened(&part, GgmlDType::Q4_0);
+    let mut file = HashMap::new();
+    for (index, (name, weight)) in merged.iter_mut().enumerate() {
+        let Some(layer) = name.strip_suffix(".weight") else { continue };
+        let waves = |shape: &[usize]| {
+            let count = shape.iter().product::<usize>();
+            let numbers = (0..count).map(|at| 0.05 * ((at * (index + 3)) as f32).sin()).collect();
+            Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
+        };
+        let change = if let [outputs, inputs] = *weight.dims() {
+            let (down, up) = (waves(&[3, inputs]), waves(&[outputs, 3]));
+            let change = up.matmul(&down).unwrap();
+            file.insert(format!("{layer}.lora_A.weight"), down);
+            file.insert(format!("{layer}.lora_B.weight"), up);
+            change
+        } else {
+            let change = waves(weight.dims());
+            file.insert(format!("{layer}.diff"), change.clone());
+            change
+        };
+        *weight = (&*weight + change).unwrap();
+    }
+    let narrow = in_gguf(&part, own_name, GgmlDType::Q4_0);
+    let wide = in_safetensors(&part, &merged);
+    let lora = Lora { path: narrow.0.join("lora.safetensors"), strength: 1.0 };
+    candle_core::safetensors::save(&file, &lora.path).unwrap();
+    for target in targets(Products::F32) {
+        let got = velocity(&narrow.0, std::slice::from_ref(&lora), &target);
+        let apart = error(&got, &velocity(&wide.0, &[], &target));
+        let changed = error(&got, &velocity(&narrow.0, &[], &target));
+        println!("{apart:.1e} from weights with the adapters in them, {changed:.1e} from those without");
+        assert!(apart < 1e-5 && changed > 1e-2, "{apart}, {changed}");
     }
 }
