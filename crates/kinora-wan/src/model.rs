@@ -25,7 +25,8 @@ const VAE: &str = "vae";
 /// What a family was trained for, and its makers recommend.
 #[derive(Debug, Clone, Copy)]
 pub struct Defaults {
-    pub area_px: usize,
+    /// Of a clip whose ratio is the makers' own; no picture becomes one of more pixels.
+    pub size: Size,
     pub fps: u32,
     pub steps: usize,
     pub guidance: f64,
@@ -35,8 +36,12 @@ impl Family {
     /// Source: the configurations of TI2V-5B and I2V-A14B in the Wan2.2 repository.
     pub fn defaults(self) -> Defaults {
         match self {
-            Self::PerTokenTimes => Defaults { area_px: 704 * 1280, fps: 24, steps: 50, guidance: 5.0 },
-            Self::Concatenated => Defaults { area_px: 720 * 1280, fps: 16, steps: 40, guidance: 3.5 },
+            Self::PerTokenTimes => {
+                Defaults { size: Size { width_px: 1280, height_px: 704 }, fps: 24, steps: 50, guidance: 5.0 }
+            }
+            Self::Concatenated => {
+                Defaults { size: Size { width_px: 1280, height_px: 720 }, fps: 16, steps: 40, guidance: 3.5 }
+            }
         }
     }
 }

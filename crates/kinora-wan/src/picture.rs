@@ -35,7 +35,8 @@ pub fn best_size(picture: Size, area_px: usize, multiple: Size) -> Size {
     let candidates = [by_width(down(width, multiple.width_px)), by_height(down(height, multiple.height_px))];
     let off = |size: &Size| {
         let own = size.width_px as f64 / size.height_px as f64;
-        (ratio / own).max(own / ratio)
+        // A side that had to become one whole multiple may leave the area.
+        (size.width_px * size.height_px > area_px, (ratio / own).max(own / ratio))
     };
     if off(&candidates[0]) < off(&candidates[1]) { candidates[0] } else { candidates[1] }
 }
@@ -99,6 +100,14 @@ mod tests {
             ((640, 480), (1088, 800)),
             ((300, 750), (608, 1472)),
         ] {
+            let got = best_size(size(picture.0, picture.1), 704 * 1280, size(32, 32));
+            assert_eq!(got, size(best.0, best.1), "{picture:?}");
+        }
+    }
+
+    #[test]
+    fn a_strip_becomes_no_clip_of_more_pixels() {
+        for (picture, best) in [((1, 4000), (32, 28_160)), ((4000, 1), (28_160, 32))] {
             let got = best_size(size(picture.0, picture.1), 704 * 1280, size(32, 32));
             assert_eq!(got, size(best.0, best.1), "{picture:?}");
         }

@@ -143,8 +143,8 @@ impl Pipeline {
 
     /// Size of the clip that a picture of `picture` becomes.
     pub fn size(&self, picture: Size) -> Size {
-        let area_px = self.model.family.defaults().area_px;
-        self.settings.size.unwrap_or_else(|| best_size(picture, area_px, self.model.multiple()))
+        let Size { width_px, height_px } = self.model.family.defaults().size;
+        self.settings.size.unwrap_or_else(|| best_size(picture, width_px * height_px, self.model.multiple()))
     }
 
     pub fn fps(&self) -> u32 {
@@ -157,14 +157,15 @@ impl Pipeline {
         frames + (parts(duration) - 1) * (frames - 1)
     }
 
-    /// What a clip of a picture 16 wide and 9 high, or of the size that was set, takes of the memory that it is computed in.
+    /// What a clip of the size that was set, or of as many pixels as any picture's has at most, takes of the memory that it is
+    /// computed in.
     pub fn needs(&self) -> Result<Needs, WanError> {
         self.needs_by(self.model.target.ops, self.model.residency)
     }
 
     /// The same if it were computed by `ops` with the model's parts where `residency` says.
     fn needs_by(&self, ops: Ops, residency: Residency) -> Result<Needs, WanError> {
-        let size = self.size(Size { width_px: 16, height_px: 9 });
+        let size = self.settings.size.unwrap_or(self.model.family.defaults().size);
         let (model, frames) = (&self.model, self.clip_frames());
         let Size { width_px, height_px } = size;
         let scale = model.vae.spatial_scale();

@@ -255,6 +255,27 @@ fn ten_seconds_are_two_clips_that_share_a_frame() {
 }
 
 #[test]
+fn memory_is_counted_for_the_largest_clip_that_a_picture_becomes() {
+    let pixels = |width_px: usize, height_px: usize| width_px * height_px;
+    for name in ["ti2v", "i2v"] {
+        let engine = WanEngine::open(&model(name), Target::cpu_f32(), Settings::default(), 1).unwrap();
+        let counted = engine.needs().unwrap().size;
+        let counted_px = pixels(counted.width_px, counted.height_px);
+        let pictures =
+            (1..200).map(|at| (100 + 7 * at, 1500 - 7 * at)).chain([(1, 4000), (4000, 1), (16, 9)]);
+        let largest_px = pictures
+            .map(|(wide, high)| engine.clip_format(wide, high, &GenerateSpec::default()))
+            .map(|format| pixels(format.width_px as usize, format.height_px as usize))
+            .max()
+            .unwrap();
+        assert!(
+            largest_px <= counted_px && counted_px < largest_px + largest_px / 50,
+            "{largest_px} {counted_px}"
+        );
+    }
+}
+
+#[test]
 fn a_seed_repeats_a_clip_and_another_does_not() {
     let engine = WanEngine::open(&model("i2v"), Target::cpu_f32(), small(), 1).unwrap();
     let clip = |seed| {
