@@ -45,6 +45,15 @@ impl Database {
     async fn number(&mut self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(&mut self.connection).await.unwrap()
     }
+
+    /// What the scaler in this file of deploy/kubernetes counts.
+    async fn scaled_by(&mut self, file: &str) -> i64 {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kubernetes").join(file);
+        let scaler = std::fs::read_to_string(path).unwrap();
+        let query = scaler.lines().find_map(|line| line.trim().strip_prefix("query: ")).unwrap();
+        let query = sqlx::AssertSqlSafe(format!("SELECT CAST(({query}) AS BIGINT)"));
+        sqlx::query_scalar(query).fetch_one(&mut self.connection).await.unwrap()
+    }
 }
 
 /// A process of the program with what it shares with the others.
@@ -177,12 +186,7 @@ async fn workers_are_killed_and_nothing_is_lost_or_finished_twice() {
     let lost = database.number("SELECT CAST(COALESCE(SUM(attempts_lost), 0) AS BIGINT) FROM jobs").await;
     println!("{JOBS} jobs, {KILLS} workers killed, {lost} attempts lost");
     assert!(lost > 0, "no kill met a worker at work: this proves nothing");
-    let scaler = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kubernetes/scale-on-queue.yaml");
-    let scaler = std::fs::read_to_string(scaler).unwrap();
-    let query = scaler.lines().find_map(|line| line.trim().strip_prefix("query: ")).unwrap().to_owned();
-    let query = sqlx::AssertSqlSafe(format!("SELECT CAST(({query}) AS BIGINT)"));
-    let unfinished: i64 = sqlx::query_scalar(query).fetch_one(&mut database.connection).await.unwrap();
-    assert_eq!(unfinished, 0, "the scaler's query counts what has not ended");
+    assert_eq!(database.scaled_by("scale-on-queue.yaml").await, 0, "the scaler counts what has not ended");
     let counted = "SELECT CAST(COALESCE(SUM(count), 0) AS BIGINT) FROM job_counts WHERE status = 'success'";
     assert_eq!(database.number(counted).await, JOBS as i64);
     for id in &ids {
@@ -228,11 +232,14 @@ async fn workers_of_different_models_take_each_only_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let key = create_key(&database);
     let place = ["--listen", "127.0.0.1:0", "--data-dir", folder.path().to_str().unwrap()];
-    let serve = [&["serve", "--no-worker", "--serve-as", "Large,Small"][..], &place].concat();
+    // The name that the scaler of deploy/kubernetes has for what its GPU workers serve.
+    let serve = [&["serve", "--no-worker", "--serve-as", "wan2.2,Small"][..], &place].concat();
     let server = Member::start(&serve, &database, &s3);
     let ask = |model: &str| submit_to(server.address(), &key, model);
-    let large: Vec<_> = (0..EACH).map(|_| ask("large")).collect();
+    let large: Vec<_> = (0..EACH).map(|_| ask("WAN2.2")).collect();
     let small: Vec<_> = (0..EACH).map(|_| ask("small")).collect();
+    assert_eq!(database.scaled_by("gpu-workers.yaml").await, EACH as i64);
+    assert_eq!(database.scaled_by("scale-on-queue.yaml").await, 2 * EACH as i64);
     let settled = |ids: &[String], engine: &str| {
         let started = Instant::now();
         for id in ids {
@@ -254,13 +261,15 @@ async fn workers_of_different_models_take_each_only_its_own() {
     };
     let of_small = worker(&database, "Small", "pattern");
     settled(&small, "pattern");
-    let untouched = "SELECT count(*) FROM jobs WHERE model = 'Large' AND status = 'queued' AND attempt = 0";
+    let untouched = "SELECT count(*) FROM jobs WHERE model = 'wan2.2' AND status = 'queued' AND attempt = 0";
     assert_eq!(database.number(untouched).await, EACH as i64, "nobody serves it");
-    let of_large = worker(&database, "Large", "motion");
-    settled(&large[..1], "motion");
+    assert_eq!(database.scaled_by("gpu-workers.yaml").await, EACH as i64);
+    let of_large = worker(&database, "wan2.2", "motion");
+    settled(&large, "motion");
+    assert_eq!(database.scaled_by("gpu-workers.yaml").await, 0);
     let rows = "SELECT model || ' ' || engine FROM workers ORDER BY 1";
     let rows: Vec<String> = sqlx::query_scalar(rows).fetch_all(&mut database.connection).await.unwrap();
-    assert_eq!(rows, ["Large motion", "Small pattern"]);
+    assert_eq!(rows, ["Small pattern", "wan2.2 motion"]);
     let (_, listed) = call(server.address(), &key, "GET", &format!("{BASE}/models"), "");
     for (place, engine) in ["motion", "pattern"].into_iter().enumerate() {
         let model = &listed["models"][place];
