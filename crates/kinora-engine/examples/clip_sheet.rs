@@ -11,23 +11,12 @@ use std::path::PathBuf;
 
 use image::{RgbImage, imageops};
 use kinora_engine::{
-    ClipDuration, ClipFormat, Engine, FrameSink, GenerateSpec, Monitor, MotionEngine, Picture, Progress,
-    SinkError,
+    ClipDuration, ClipFormat, Engine, FrameSink, GenerateSpec, MotionEngine, Picture, SinkError, Unwatched,
 };
 
 const COLUMNS: u32 = 3;
 const ROWS: u32 = 4;
 const TILE_PX: u32 = 520;
-
-struct Silent;
-
-impl Monitor for Silent {
-    fn progress(&self, _: Progress) {}
-
-    fn is_cancelled(&self) -> bool {
-        false
-    }
-}
 
 struct Sheet {
     format: ClipFormat,
@@ -86,7 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         slit: RgbImage::new(format.width_px, format.frames_count),
         frames_dir: std::env::var_os("FRAMES_DIR").map(PathBuf::from),
     };
-    let generated = MotionEngine.generate(&spec, &picture, &mut sheet, &Silent)?;
+    let generated = MotionEngine.generate(&spec, &picture, &mut sheet, &Unwatched)?;
     sheet.tiles.save(out)?;
     sheet.slit.save(PathBuf::from(out).with_extension("slit.png"))?;
     for stage in &generated.stages {

@@ -8,19 +8,9 @@
 use std::error::Error;
 
 use image::{RgbImage, imageops};
-use kinora_engine::{Engine, GenerateSpec, Monitor, MotionEngine, Picture, Progress};
+use kinora_engine::{Engine, GenerateSpec, MotionEngine, Picture, Unwatched};
 
 const SHOWN: u32 = 6;
-
-struct Silent;
-
-impl Monitor for Silent {
-    fn progress(&self, _: Progress) {}
-
-    fn is_cancelled(&self) -> bool {
-        false
-    }
-}
 
 fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -45,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tile_height = tile_width * format.height_px / format.width_px;
     let mut sheet = RgbImage::new(SHOWN * (tile_width + 2), prompts.len() as u32 * (tile_height + 4));
     for (row, prompt) in prompts.iter().enumerate() {
-        let frames = MotionEngine.stills(&spec(prompt), &picture, &indices, &Silent)?;
+        let frames = MotionEngine.stills(&spec(prompt), &picture, &indices, &Unwatched)?;
         for (column, rgb) in frames.into_iter().enumerate() {
             let frame = RgbImage::from_raw(format.width_px, format.height_px, rgb).ok_or("a short frame")?;
             let small = imageops::thumbnail(&frame, tile_width, tile_height);

@@ -70,6 +70,18 @@ pub trait Monitor: Sync {
     fn is_cancelled(&self) -> bool;
 }
 
+/// The monitor of work that nobody watches or stops.
+#[derive(Debug, Clone, Copy)]
+pub struct Unwatched;
+
+impl Monitor for Unwatched {
+    fn progress(&self, _: Progress) {}
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
 /// How far a stage is. Stages come in order; `total` is constant within one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {

@@ -15,6 +15,7 @@ mod spec;
 
 pub use engine::{
     Cause, ClipFormat, Engine, EngineError, FrameSink, Generated, Monitor, Progress, SinkError, StageTime,
+    Unwatched,
 };
 pub use motion::MotionEngine;
 pub use pattern::PatternEngine;

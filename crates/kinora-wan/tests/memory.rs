@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use candle_core::{DType, Device, Tensor};
-use kinora_engine::{FrameSink, GenerateSpec, Monitor, Picture, Progress, SinkError};
+use kinora_engine::{FrameSink, GenerateSpec, Picture, SinkError, Unwatched};
 use kinora_wan::Settings;
 use kinora_wan::device::Target;
 use kinora_wan::dit::{Dit, TokenTimes};
@@ -276,15 +276,6 @@ impl FrameSink for Held {
     fn frame(&mut self, _: &[u8]) -> Result<(), SinkError> {
         self.0.push(most_since());
         Ok(())
-    }
-}
-
-struct Unwatched;
-
-impl Monitor for Unwatched {
-    fn progress(&self, _: Progress) {}
-    fn is_cancelled(&self) -> bool {
-        false
     }
 }
 

@@ -3,7 +3,7 @@
 //! On random weights the distance says nothing of how a seam looks; the tests hold it to be that of the right two frames.
 
 use candle_core::Tensor;
-use kinora_engine::{ClipDuration, FrameSink, GenerateSpec, Monitor, Picture, Progress, SinkError};
+use kinora_engine::{ClipDuration, FrameSink, GenerateSpec, Picture, SinkError, Unwatched};
 use kinora_wan::Settings;
 use kinora_wan::condition::Condition;
 use kinora_wan::device::Target;
@@ -28,15 +28,6 @@ impl FrameSink for Frames {
     }
 }
 
-struct Nobody;
-
-impl Monitor for Nobody {
-    fn progress(&self, _: Progress) {}
-    fn is_cancelled(&self) -> bool {
-        false
-    }
-}
-
 /// A clip as it was shown, and what was told of it.
 struct Shown {
     frames: Vec<Vec<u8>>,
@@ -57,7 +48,7 @@ fn show(pipeline: &Pipeline, name: &str, duration: ClipDuration) -> Shown {
     let spec = GenerateSpec { duration, seed: 3, ..GenerateSpec::default() };
     let (mut frames, mut latents) = (Frames::default(), Vec::new());
     let mut keep = |step: &Tensor| latents.push(step.clone());
-    let made = pipeline.run(&spec, &picture, &mut frames, &Nobody, &mut keep).unwrap();
+    let made = pipeline.run(&spec, &picture, &mut frames, &Unwatched, &mut keep).unwrap();
     Shown { frames: frames.0, latents, seam_psnr_db: made.seam_psnr_db }
 }
 

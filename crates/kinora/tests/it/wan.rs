@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kinora_engine::{
     ClipFormat, Engine, EngineError, FrameSink, GenerateSpec, Generated, Monitor, Picture, Progress,
-    SinkError,
+    SinkError, Unwatched,
 };
 use kinora_wan::device::Target;
 use kinora_wan::picture::Size;
@@ -336,16 +336,6 @@ impl FrameSink for Frames {
     fn frame(&mut self, rgb: &[u8]) -> Result<(), SinkError> {
         self.0.push(rgb.to_vec());
         Ok(())
-    }
-}
-
-struct Unwatched;
-
-impl Monitor for Unwatched {
-    fn progress(&self, _: Progress) {}
-
-    fn is_cancelled(&self) -> bool {
-        false
     }
 }
 

@@ -1,17 +1,9 @@
 //! Scenes drawn here, with known masks and depth, go through the whole analysis.
 
 use super::*;
+use crate::Unwatched;
 
 mod parts;
-
-struct Quiet;
-
-impl Monitor for Quiet {
-    fn progress(&self, _: Progress) {}
-    fn is_cancelled(&self) -> bool {
-        false
-    }
-}
 
 /// Cancels at the given progress report.
 struct CancelsAt(std::sync::atomic::AtomicI32);
@@ -80,7 +72,7 @@ fn landscape(with_subject: bool) -> Picture {
 }
 
 fn analyzed(picture: &Picture) -> Scene {
-    analyze(&fit(picture), &Quiet).unwrap()
+    analyze(&fit(picture), &Unwatched).unwrap()
 }
 
 /// Intersection over union of what two functions pick from the frame's pixels.
@@ -257,7 +249,7 @@ fn pictures_without_a_subject_are_not_cut() {
 fn the_layers_at_rest_are_the_picture() {
     for with_subject in [true, false] {
         let fitted = fit(&landscape(with_subject));
-        let scene = analyze(&fitted, &Quiet).unwrap();
+        let scene = analyze(&fitted, &Unwatched).unwrap();
         assert_eq!(scene.foreground.is_some(), with_subject);
         scene.assert_sound();
         scene.assert_identity(&fitted);
@@ -312,7 +304,7 @@ fn the_number_of_threads_does_not_matter() {
     let fitted = fit(&landscape(true));
     let on = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| analyze(&fitted, &Quiet).unwrap())
+        pool.install(|| analyze(&fitted, &Unwatched).unwrap())
     };
     let (one, three) = (on(1), on(3));
     assert_eq!(one.background.rgb, three.background.rgb);
@@ -329,7 +321,7 @@ fn any_size_and_any_plain_colour_will_do() {
         for color in [[0, 0, 0], [255, 255, 255], [10, 200, 90]] {
             let fitted = fit(&uniform(width, height, color));
             assert!(fitted.rgb().chunks_exact(3).all(|p| p == color), "{width}x{height}");
-            let scene = analyze(&fitted, &Quiet).unwrap();
+            let scene = analyze(&fitted, &Unwatched).unwrap();
             scene.assert_sound();
             assert!(scene.foreground.is_none());
             assert!(scene.background.rgb.chunks_exact(3).all(|p| p == color), "{width}x{height}");

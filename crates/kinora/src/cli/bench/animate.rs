@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use kinora_engine::{
-    ClipDuration, Engine, FrameSink, GenerateSpec, Monitor, Picture, Progress, SinkError, StageTime,
+    ClipDuration, Engine, FrameSink, GenerateSpec, Picture, SinkError, StageTime, Unwatched,
 };
 use serde_json::{Value, json};
 
@@ -170,16 +170,5 @@ struct Nowhere;
 impl FrameSink for Nowhere {
     fn frame(&mut self, _: &[u8]) -> Result<(), SinkError> {
         Ok(())
-    }
-}
-
-/// Lets the engine run.
-struct Unwatched;
-
-impl Monitor for Unwatched {
-    fn progress(&self, _: Progress) {}
-
-    fn is_cancelled(&self) -> bool {
-        false
     }
 }
