@@ -92,6 +92,16 @@ pub enum LibraryError {
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{} is not a list of files: {source}", path.display())]
     List { path: PathBuf, source: serde_json::Error },
+    #[error(
+        "{} is neither a folder nor a set of weights that is known: `kinora models list` names those", .0.display()
+    )]
+    NoFolder(PathBuf),
+    #[error(
+        "{} is not a model in the layout of diffusers: it has neither model_index.json nor transformer/. The published \
+         folders in that layout have names that end in -Diffusers",
+        .0.display()
+    )]
+    OtherLayout(PathBuf),
     #[error("another process is fetching into {}", .0.display())]
     InUse(PathBuf),
     #[error("{0} has not been fetched; run `kinora models pull {0}`")]
@@ -121,8 +131,20 @@ pub struct Library {
 impl Library {
     /// The folder of the model that is named: any folder by its path, or a known set that is complete.
     pub fn find(&self, named: &Path) -> Result<PathBuf, LibraryError> {
-        let known = named.to_str().and_then(card).filter(|_| !named.is_dir());
-        let Some(card) = known else { return Ok(named.to_owned()) };
+        if named.is_dir() {
+            let has = |name: &str| !matches!(named.join(name).try_exists(), Ok(false));
+            return match has("model_index.json") || has("transformer") {
+                true => Ok(named.to_owned()),
+                false => Err(LibraryError::OtherLayout(named.to_owned())),
+            };
+        }
+        let Some(card) = named.to_str().and_then(card) else {
+            return match named.try_exists() {
+                Ok(_) => Err(LibraryError::NoFolder(named.to_owned())),
+                // Whoever opens it tells why it cannot be looked at.
+                Err(_) => Ok(named.to_owned()),
+            };
+        };
         match self.state(card)? {
             State::Complete { .. } => Ok(self.folder(card)),
             State::Partial { .. } => Err(LibraryError::Partial(card.name)),
@@ -192,9 +214,13 @@ impl Library {
         Ok(wrong)
     }
 
-    /// Removes a set; `false` where there is none.
+    /// Removes a set, unless it is being fetched; `false` where there is none.
     pub fn remove(&self, card: &Card) -> Result<bool, LibraryError> {
         let folder = self.folder(card);
+        if !folder.is_dir() {
+            return Ok(false);
+        }
+        let _lock = pull::lock(&folder)?;
         match fs::remove_dir_all(&folder) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

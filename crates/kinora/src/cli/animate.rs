@@ -1,21 +1,23 @@
 //! `kinora animate`: one clip, no server.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ipnet::IpNet;
-use kinora_engine::{ClipDuration, Engine, EngineError, GenerateSpec, Monitor, Picture, Progress};
+use kinora_engine::{ClipDuration, Engine, EngineError, GenerateSpec, Picture};
 use kinora_media::PictureLimits;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 
 use super::frames_out::FramesOut;
-use super::{Failure, runtime};
+use super::progress::Bar;
+use super::{Failure, print_line, runtime};
 use crate::artifacts::Staged;
 use crate::fetch::{FetchPolicy, Fetcher};
 use crate::keys::random_bytes;
@@ -26,10 +28,11 @@ use crate::submission::{check_cfg_scale, check_prompt};
 /// Animate one picture and write an MP4.
 ///
 /// The picture is a JPEG or PNG file or an http(s) URL: at most 10 MB, at least 300 pixels on each side, ratio 1:2.5
-/// to 2.5:1. The same picture, words, scale and seed always give the same frames.
+/// to 2.5:1. The same picture, words, scale, seed and settings of the engine always give the same frames on one machine.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  kinora animate photo.jpg --prompt \"slow push in\"\n  \
-    kinora animate photo.jpg -p \"pan left, clouds drifting\" --duration 10 --seed 7 -o clip.mp4")]
+    kinora animate photo.jpg -p \"pan left, clouds drifting\" --duration 10 --seed 7 -o clip.mp4\n  \
+    kinora animate photo.jpg -p \"the boat drifts away\" --engine wan --model DIR --size 320x192 --frames 25 --steps 20")]
 pub struct Animate {
     /// Picture file or http(s) URL.
     #[arg(value_name = "IMAGE|URL")]
@@ -47,7 +50,7 @@ pub struct Animate {
         hide_default_value = true
     )]
     prompt: String,
-    /// What to avoid, in words.
+    /// What to avoid, in words; without them, what the model's makers advise where the engine is `wan`.
     #[arg(
         long,
         value_name = "TEXT",
@@ -70,7 +73,8 @@ pub struct Animate {
     /// Start from the noise in this safetensors file: one tensor `latents`. For the engine `wan`.
     #[arg(long, value_name = "FILE", env = "KINORA_NOISE")]
     noise: Option<PathBuf>,
-    /// Also write every frame, lossless, into this folder: frame_00000.png and on.
+    /// Also write every frame, lossless, into this folder: frame_00000.png and on. It is made where it lacks, and must not
+    /// hold frames of a longer clip.
     #[arg(long, value_name = "DIR", env = "KINORA_FRAMES_OUT")]
     frames_out: Option<PathBuf>,
     /// Network that an image URL may lead to although it is not public (CIDR); repeat for more.
@@ -83,7 +87,7 @@ pub struct Animate {
     /// Print one JSON object with the result on stdout.
     #[arg(long, env = "KINORA_JSON")]
     json: bool,
-    /// No progress and no summary on stderr.
+    /// Print nothing but errors, and with --json the object: no progress, no warnings, no summary, no file name.
     #[arg(short, long, env = "KINORA_QUIET")]
     quiet: bool,
 }
@@ -96,32 +100,26 @@ impl Animate {
     pub fn run(self) -> Result<(), Failure> {
         let spec = self.spec().map_err(|e| Failure::BadInput(e.into()))?;
         let monitor = Bar::new(self.quiet);
-        let stop = monitor.stop.clone();
         let runtime = runtime()?;
-        runtime.spawn(async move {
-            // The second one ends the program as if nobody listened.
-            while tokio::signal::ctrl_c().await.is_ok() {
-                if stop.swap(true, Ordering::Relaxed) {
-                    std::process::exit(super::EXIT_INTERRUPTED.into());
-                }
-            }
-        });
+        heed_signals(&runtime, &monitor)?;
         let started = Instant::now();
         let picture = runtime.block_on(self.picture())?;
         if self.explain {
             return self.tell_plan(&spec, &picture, &monitor);
         }
+        let output = self.output_path();
+        self.check_output(&output)?;
         let opened = self.engine.load(self.noise.clone(), 1).map_err(|e| Failure::Usage(e.into()))?;
         for warning in opened.warnings.iter().filter(|_| !self.quiet) {
             writeln!(std::io::stderr(), "{}", warning.text())?;
         }
         let mut engine = opened.engine;
         if let Some(folder) = &self.frames_out {
-            engine = Arc::new(FramesOut::new(engine, folder)?);
+            let format = engine.clip_format(picture.width_px(), picture.height_px(), &spec);
+            engine = Arc::new(FramesOut::new(engine, folder, format.frames_count)?);
         }
-        let output = self.output_path();
         let made = make(engine.as_ref(), &spec, &picture, &output, &monitor)?;
-        monitor.bar.finish_and_clear();
+        monitor.finish();
         self.tell(&spec, engine.name(), &made, &output, started.elapsed())
     }
 
@@ -169,22 +167,45 @@ impl Animate {
         }
     }
 
-    #[expect(clippy::print_stdout, reason = "the command's result")]
+    /// Refuses a name that the finished clip could not take: hours may lie between.
+    fn check_output(&self, output: &Path) -> Result<(), Failure> {
+        let refused =
+            |why: String| Err(Failure::Other(anyhow::anyhow!("--output {}: {why}", output.display())));
+        if let Ok(found) = std::fs::metadata(output) {
+            if found.is_dir() {
+                return refused("this is a folder; name the file to write".to_owned());
+            }
+            if !found.is_file() {
+                return refused("this is no plain file, which a clip could replace".to_owned());
+            }
+            if output.canonicalize().ok() == Path::new(&self.image).canonicalize().ok() {
+                return refused("this is the picture itself".to_owned());
+            }
+        }
+        match output.parent() {
+            Some(folder) if folder != Path::new("") && !folder.is_dir() => {
+                refused(format!("there is no folder {}", folder.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn tell_plan(&self, spec: &GenerateSpec, picture: &Picture, monitor: &Bar) -> Result<(), Failure> {
         let plan = self.engine.name().explain(spec, picture, monitor).map_err(|error| match error {
             EngineError::Cancelled => Failure::Interrupted,
             error => error.into(),
         })?;
-        monitor.bar.finish_and_clear();
+        monitor.finish();
         match plan {
-            None => println!("the engine does not explain itself"),
-            Some(plan) if self.json => println!("{plan}"),
-            Some(plan) => print!("{}", outline(&plan, 0)),
+            None => Err(Failure::Usage(anyhow::anyhow!(
+                "--explain: this engine makes no plan of words and picture that could be printed; `motion` does"
+            ))),
+            Some(plan) if self.json => print_line(plan),
+            Some(plan) => print_line(outline(&plan, 0).trim_end()),
         }
-        Ok(())
     }
 
-    #[expect(clippy::print_stdout, clippy::print_stderr, reason = "the command's result")]
+    #[expect(clippy::print_stderr, reason = "the summary, for people")]
     fn tell(
         &self,
         spec: &GenerateSpec,
@@ -208,10 +229,9 @@ impl Animate {
                 "size_bytes": made.info.size_bytes, "wall_s": took.as_secs_f64(), "stages_s": stages,
                 "plan": made.generated.plan,
             });
-            let mut stdout = std::io::stdout();
-            writeln!(stdout, "{result}")?;
+            print_line(result)?;
         } else if !self.quiet {
-            println!("{}", output.display());
+            print_line(output.display())?;
         }
         if !self.quiet {
             eprintln!(
@@ -226,6 +246,23 @@ impl Animate {
         }
         Ok(())
     }
+}
+
+/// Ends the work on what terminals and service managers end programs with, so that no half clip is left behind.
+fn heed_signals(runtime: &Runtime, monitor: &Bar) -> std::io::Result<()> {
+    let _inside = runtime.enter();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let (mut signals, stop) = (signal(kind)?, monitor.stop.clone());
+        runtime.spawn(async move {
+            // The second one ends the program as if nobody listened.
+            while signals.recv().await.is_some() {
+                if stop.swap(true, Ordering::Relaxed) {
+                    std::process::exit(super::EXIT_INTERRUPTED.into());
+                }
+            }
+        });
+    }
+    Ok(())
 }
 
 fn make(
@@ -296,50 +333,5 @@ fn inline(value: &Value) -> String {
             fields.collect::<Vec<_>>().join(", ")
         }
         plain => plain.to_string(),
-    }
-}
-
-/// Shows stage, frames per second and time left.
-struct Bar {
-    bar: ProgressBar,
-    stage: Mutex<&'static str>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Bar {
-    fn new(quiet: bool) -> Self {
-        let bar = ProgressBar::new(0);
-        let shown = !quiet && std::io::stderr().is_terminal();
-        bar.set_draw_target(if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
-        Self { bar, stage: Mutex::new(""), stop: Arc::default() }
-    }
-
-    fn start_stage(&self, progress: Progress) {
-        let template = if progress.total > 1 {
-            "{msg:8} [{bar:40}] {pos}/{len}  {per_sec}  {eta} left"
-        } else {
-            "{msg:8} {spinner}"
-        };
-        let style = ProgressStyle::with_template(template).expect("the template is well-formed");
-        self.bar.set_style(style.progress_chars("=> "));
-        self.bar.set_message(progress.stage);
-        self.bar.set_length(progress.total.into());
-        self.bar.reset_elapsed();
-        self.bar.reset_eta();
-    }
-}
-
-impl Monitor for Bar {
-    fn progress(&self, progress: Progress) {
-        let mut stage = self.stage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if *stage != progress.stage {
-            *stage = progress.stage;
-            self.start_stage(progress);
-        }
-        self.bar.set_position(progress.done.into());
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
     }
 }

@@ -1,6 +1,5 @@
 //! `kinora doctor`: what this machine offers the engines, which weights are here, whether a model is complete, and whether a clip fits into memory.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,8 +10,8 @@ use kinora_wan::weights::Lora;
 use kinora_wan::{Needs, Settings, WanError, needs};
 use serde_json::{Value, json};
 
-use super::Failure;
-use super::models::{state_json, state_text};
+use super::models::{file_size, state_json, state_text};
+use super::{Failure, print_line};
 use crate::library::{CATALOGUE, Card, Library, LibraryError, State};
 use crate::machine::Memory;
 use crate::models::{Dtype, Fit, PARTS_IN_TURN, gigabytes, parse_lora, parse_size};
@@ -60,23 +59,25 @@ pub struct Doctor {
 
 impl Doctor {
     pub fn run(self) -> Result<(), Failure> {
-        let folder = self.model.as_deref().map(|named| self.library.find(named)).transpose()?;
         let weights: Vec<_> = CATALOGUE.iter().map(|card| (card, self.library.state(card))).collect();
         let opened = Opened::new(self.device, self.dtype());
-        let model = match (folder.as_deref(), &opened.state) {
-            (Some(folder), Ok((target, memory))) => Some((folder, self.check(folder, target, *memory))),
+        let model = match (self.model.as_deref(), &opened.state) {
+            (Some(named), Ok((target, memory))) => Some(self.check(named, target, *memory)),
             // Whether a clip fits into a device that cannot be used is no question.
             _ => None,
         };
-        let mut stdout = std::io::stdout();
         if self.json {
-            writeln!(stdout, "{}", report(&opened, &weights, model.as_ref()))?;
+            print_line(report(&opened, &weights, model.as_ref()))?;
         } else {
-            write!(stdout, "{}", lines(&opened, &weights, model.as_ref()))?;
+            let mut lines = lines(&opened, &weights, model.as_ref());
+            if self.model.is_none() && self.asks_of_a_clip() {
+                lines += "clip       not looked at: --model says of which model it would be\n";
+            }
+            print_line(lines.trim_end())?;
         }
         let problem = match (opened.state, model) {
             (Err(error), _) => Some(error.to_string()),
-            (Ok(_), model) => model.and_then(|(_, checked)| checked.problem),
+            (Ok(_), model) => model.and_then(|checked| checked.problem),
         };
         problem.map_or(Ok(()), |problem| Err(Failure::Other(anyhow::anyhow!(problem))))
     }
@@ -85,7 +86,20 @@ impl Doctor {
         Dtype::on(self.device, self.dtype)
     }
 
-    fn check(&self, folder: &Path, target: &Target, memory: Option<DeviceMemory>) -> Checked {
+    /// Whether anything was said of a clip.
+    fn asks_of_a_clip(&self) -> bool {
+        let numbers = [self.frames, self.vae_tile];
+        self.size.is_some()
+            || numbers.iter().any(Option::is_some)
+            || !self.lora.is_empty()
+            || !self.lora_2.is_empty()
+    }
+
+    fn check(&self, named: &Path, target: &Target, memory: Option<DeviceMemory>) -> Checked {
+        let folder = match self.library.find(named) {
+            Ok(folder) => folder,
+            Err(error) => return Checked::absent(named, &error),
+        };
         let count = |number: Option<u32>| number.map(|number| number as usize);
         let settings = Settings {
             size: self.size,
@@ -95,15 +109,18 @@ impl Doctor {
             ..Settings::default()
         };
         let clips_count = self.workers;
-        let room = needs(folder, target, &settings, clips_count).map(|needs| match memory {
+        let room = needs(&folder, target, &settings, clips_count).map(|needs| match memory {
             Some(memory) => Room::Device { needs, memory, dtype: self.dtype(), clips_count },
             None => Room::Machine(Fit { needs, clips_count, memory: Memory::read() }),
         });
+        // What the model cannot make is looked at once the model was.
+        let is_whole = matches!(room, Ok(_) | Err(WanError::Request(_)));
         let (problem, room) = match room {
             Ok(room) => (room.problem(), Some(room)),
             Err(error) => (Some(error.to_string()), None),
         };
-        Checked { size_bytes: size_of(folder), problem, room }
+        let size_bytes = Some(size_of(&folder));
+        Checked { folder, size_bytes, is_whole, problem, room }
     }
 }
 
@@ -141,7 +158,7 @@ impl Opened {
 /// A set, and how much of it is here if that can be told.
 type Weights<'a> = (&'a Card, Result<State, LibraryError>);
 
-fn report(opened: &Opened, weights: &[Weights<'_>], model: Option<&(&Path, Checked)>) -> Value {
+fn report(opened: &Opened, weights: &[Weights<'_>], model: Option<&Checked>) -> Value {
     let memory = Memory::read();
     let device = opened.memory();
     json!({
@@ -160,8 +177,9 @@ fn report(opened: &Opened, weights: &[Weights<'_>], model: Option<&(&Path, Check
             set["name"] = card.name.into();
             set
         }).collect::<Vec<_>>(),
-        "model": model.map(|(folder, checked)| json!({
-            "folder": folder, "size_bytes": checked.size_bytes, "problem": checked.problem,
+        "model": model.map(|checked| json!({
+            "folder": checked.folder, "size_bytes": checked.size_bytes, "complete": checked.is_whole,
+            "problem": checked.problem,
             "working_bytes": checked.room.map(|room| room.working_bytes()),
             "weights_bytes": checked.room.map(|room| room.needs().weights_bytes),
             "memory": checked.room.map(|room| room.remark()),
@@ -169,7 +187,7 @@ fn report(opened: &Opened, weights: &[Weights<'_>], model: Option<&(&Path, Check
     })
 }
 
-fn lines(opened: &Opened, weights: &[Weights<'_>], model: Option<&(&Path, Checked)>) -> String {
+fn lines(opened: &Opened, weights: &[Weights<'_>], model: Option<&Checked>) -> String {
     let memory = Memory::read().map_or_else(
         || "not known on this system".to_owned(),
         |m| format!("{} of {} free", gigabytes(m.available_bytes), gigabytes(m.total_bytes)),
@@ -199,25 +217,43 @@ fn lines(opened: &Opened, weights: &[Weights<'_>], model: Option<&(&Path, Checke
         Err(error) => format!("{} not known ({error})", card.name),
     });
     lines += &format!("weights    {}\n", sets.collect::<Vec<_>>().join(", "));
-    if let Some((folder, checked)) = model {
-        let state = match &checked.room {
-            Some(_) => "complete: every file, name and shape fits",
-            None => "cannot be used",
-        };
-        lines += &format!("model      {}, {}, {state}\n", folder.display(), gigabytes(checked.size_bytes));
-        if let Some(room) = &checked.room {
-            lines += &format!("clip       {}\n", room.remark());
-        }
+    if let Some(checked) = model {
+        lines += &checked.lines();
     }
     lines
 }
 
-/// What a model's folder holds.
+/// A model, and a clip of it.
 struct Checked {
-    size_bytes: u64,
+    /// Or the name of a set that is not here.
+    folder: PathBuf,
+    size_bytes: Option<u64>,
+    /// Whether the model can be used, for some clips if not for the one that was asked for.
+    is_whole: bool,
     problem: Option<String>,
-    /// Of a model that is complete.
+    /// Of a clip that the model can make.
     room: Option<Room>,
+}
+
+impl Checked {
+    fn absent(named: &Path, error: &LibraryError) -> Self {
+        let problem = Some(error.to_string());
+        Self { folder: named.to_owned(), size_bytes: None, is_whole: false, problem, room: None }
+    }
+
+    fn lines(&self) -> String {
+        let size = self.size_bytes.map_or_else(String::new, |bytes| format!("{}, ", file_size(bytes)));
+        let state =
+            if self.is_whole { "complete: every file, name and shape fits" } else { "cannot be used" };
+        let model = format!("model      {}, {size}{state}\n", self.folder.display());
+        match (&self.room, &self.problem) {
+            (Some(room), _) => format!("{model}clip       {}\n", room.remark()),
+            (None, Some(problem)) if self.is_whole => {
+                format!("{model}clip       cannot be made: {problem}\n")
+            }
+            _ => model,
+        }
+    }
 }
 
 /// What a clip needs beside what there is.

@@ -15,13 +15,25 @@ pub(super) struct FramesOut {
 }
 
 impl FramesOut {
-    /// Makes the folder.
-    pub(super) fn new(engine: Arc<dyn Engine>, folder: &Path) -> anyhow::Result<Self> {
+    /// Makes the folder. Frames of an earlier clip are written over, but for those of a longer one: whoever reads the folder
+    /// afterwards could not tell the two clips apart.
+    pub(super) fn new(engine: Arc<dyn Engine>, folder: &Path, frames_count: u32) -> anyhow::Result<Self> {
         use anyhow::Context as _;
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        let next = frame_path(folder, frames_count as usize);
+        anyhow::ensure!(
+            !next.exists(),
+            "--frames-out {}: it holds frames of a longer clip, {} and on; remove them or name another folder",
+            folder.display(),
+            next.file_name().unwrap_or_default().display()
+        );
         Ok(Self { engine, folder: folder.to_owned() })
     }
+}
+
+fn frame_path(folder: &Path, index: usize) -> PathBuf {
+    folder.join(format!("frame_{index:05}.png"))
 }
 
 impl Engine for FramesOut {
@@ -59,12 +71,16 @@ struct Both<'a> {
 
 impl FrameSink for Both<'_> {
     fn frame(&mut self, rgb: &[u8]) -> Result<(), SinkError> {
-        let path = self.folder.join(format!("frame_{:05}.png", self.next));
+        let path = frame_path(self.folder, self.next);
         self.next += 1;
         let picture = Picture::new(self.format.width_px, self.format.height_px, rgb.to_vec());
         let png = picture.map_err(|e| SinkError(e.into()))?;
         let png = kinora_media::lossless_png(&png).map_err(|e| SinkError(e.into()))?;
-        std::fs::write(&path, png).map_err(|e| SinkError(format!("{}: {e}", path.display()).into()))?;
+        if let Err(error) = std::fs::write(&path, png) {
+            // Half a picture is worse than none. Why it could not be written is what is told.
+            let _ = std::fs::remove_file(&path);
+            return Err(SinkError(format!("{}: {error}", path.display()).into()));
+        }
         self.sink.frame(rgb)
     }
 }

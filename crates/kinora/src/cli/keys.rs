@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::storage::{Database, kept};
-use super::{Failure, runtime};
+use super::{Failure, print_line, runtime};
 use crate::clock;
 use crate::keys;
 
@@ -78,7 +78,6 @@ impl Create {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 impl List {
     async fn run(self) -> Result<(), Failure> {
         let rows = self.database.open(kept()).await?.keys().await?;
@@ -93,14 +92,13 @@ impl List {
                     })
                 })
                 .collect();
-            println!("{}", serde_json::Value::from(rows));
-            return Ok(());
+            return print_line(serde_json::Value::from(rows));
         }
-        println!("{:36}  {:11}  {:20}  {:20}  STATE", "ID", "KEY", "ORGANISATION", "USER");
+        print_line(format!("{:36}  {:11}  {:20}  {:20}  STATE", "ID", "KEY", "ORGANISATION", "USER"))?;
         for row in rows {
             let state = if row.revoked_at_ms.is_some() { "revoked" } else { "live" };
             let hint = format!("{}…", row.hint);
-            println!("{:36}  {hint:11}  {:20}  {:20}  {state}", row.id, row.org_id, row.user_id);
+            print_line(format!("{:36}  {hint:11}  {:20}  {:20}  {state}", row.id, row.org_id, row.user_id))?;
         }
         Ok(())
     }

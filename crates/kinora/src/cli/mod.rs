@@ -9,6 +9,7 @@ mod gc;
 mod keys;
 mod migrate;
 mod models;
+mod progress;
 mod serve;
 mod storage;
 mod worker;
@@ -80,6 +81,8 @@ enum Failure {
     /// The settings are at fault.
     Usage(anyhow::Error),
     Interrupted,
+    /// Whoever reads the result has read enough, as `head` does.
+    Unread,
     Other(anyhow::Error),
 }
 
@@ -111,13 +114,36 @@ pub fn main() -> ExitCode {
         Err(Failure::BadInput(error)) => (EXIT_BAD_INPUT, Some(error)),
         Err(Failure::Usage(error)) => (EXIT_USAGE, Some(error)),
         Err(Failure::Interrupted) => (EXIT_INTERRUPTED, None),
+        Err(Failure::Unread) => return ExitCode::SUCCESS,
         Err(Failure::Other(error)) => (EXIT_FAILED, Some(error)),
     };
     match error {
-        Some(error) => eprintln!("error: {error:#}"),
+        Some(error) => eprintln!("error: {}", told(&error)),
         None => eprintln!("interrupted"),
     }
     code.into()
+}
+
+/// An error and its causes, in a line. Many errors tell their cause themselves, which is not told again.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.is_empty() {
+            told = cause;
+        } else if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
+}
+
+/// Prints a line, or lines, of a command's result.
+fn print_line(line: impl std::fmt::Display) -> Result<(), Failure> {
+    use std::io::Write as _;
+    writeln!(std::io::stdout(), "{line}").map_err(|error| match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Failure::Unread,
+        _ => error.into(),
+    })
 }
 
 impl Command {
@@ -160,4 +186,20 @@ fn run_service<T>(service: impl Future<Output = Result<T, Failure>>) -> Result<T
     let ended = runtime.block_on(service);
     runtime.shutdown_timeout(THREADS_END_WITHIN);
     ended
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let full = || std::io::Error::other("no room");
+        let twice = Err::<(), _>(anyhow::anyhow!(full())).context("cannot write a.mp4: no room").unwrap_err();
+        assert_eq!(told(&twice), "cannot write a.mp4: no room");
+        let once = Err::<(), _>(full()).context("cannot write a.mp4").unwrap_err();
+        assert_eq!(told(&once), "cannot write a.mp4: no room");
+    }
 }

@@ -7,14 +7,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use url::Url;
 
-use super::{Failure, runtime};
+use super::{Failure, print_line, runtime};
 use crate::library::{
     CATALOGUE, Card, FileEntry, FileList, Hub, HubError, Library, Order, State, Variant, Watcher, card, pull,
 };
 use crate::settings;
 
 const HUB: &str = "https://huggingface.co";
-const BAR: &str = "{msg:40!} [{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+const BAR: &str =
+    "{msg:40!} [{bar:30}] {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left";
 
 /// List, fetch, check and remove weights for the neural engine.
 ///
@@ -39,7 +40,7 @@ pub struct List {
     library: Library,
 }
 
-/// Say what a set is, under which licence, and what it takes.
+/// Say what a set is, under which licence, where it comes from, and, once it was begun, which files it has.
 #[derive(Debug, Args)]
 pub struct Info {
     /// The set's name, from `kinora models list`.
@@ -138,8 +139,15 @@ impl Models {
     }
 }
 
-fn gigabytes(bytes: u64) -> String {
-    format!("{:.1} GB", bytes as f64 / 1e9)
+/// A size of files as people read it, in decimal units as disks are sold in.
+pub(super) fn file_size(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    match bytes {
+        0.0..1e3 => format!("{bytes} B"),
+        1e3..1e6 => format!("{:.1} kB", bytes / 1e3),
+        1e6..1e9 => format!("{:.1} MB", bytes / 1e6),
+        _ => format!("{:.1} GB", bytes / 1e9),
+    }
 }
 
 /// A state as people read it.
@@ -147,9 +155,9 @@ pub(super) fn state_text(state: State) -> String {
     match state {
         State::Absent => "not fetched".to_owned(),
         State::Partial { here_bytes, size_bytes } => {
-            format!("{} of {}", gigabytes(here_bytes), gigabytes(size_bytes))
+            format!("{} of {}", file_size(here_bytes), file_size(size_bytes))
         }
-        State::Complete { size_bytes } => format!("complete, {}", gigabytes(size_bytes)),
+        State::Complete { size_bytes } => format!("complete, {}", file_size(size_bytes)),
     }
 }
 
@@ -163,7 +171,6 @@ pub(super) fn state_json(state: State) -> serde_json::Value {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 impl List {
     fn run(self) -> Result<(), Failure> {
         let library = self.library;
@@ -176,23 +183,17 @@ impl List {
                 row["licence"] = card.licence.into();
                 rows.push(row);
             } else {
-                println!(
-                    "{:18} {:12} {:24} {}",
-                    card.name,
-                    card.licence,
-                    state_text(state),
-                    card.description
-                );
+                let state = state_text(state);
+                print_line(format!("{:18} {:12} {state:24} {}", card.name, card.licence, card.description))?;
             }
         }
         if self.json {
-            println!("{}", serde_json::Value::from(rows));
+            print_line(serde_json::Value::from(rows))?;
         }
         Ok(())
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 impl Info {
     fn run(self) -> Result<(), Failure> {
         let (library, card) = (self.library, self.name);
@@ -209,25 +210,22 @@ impl Info {
             object["variant"] = list.as_ref().map(|list| list.variant().to_owned()).into();
             object["folder"] = library.folder(card).display().to_string().into();
             object["revision"] = list.as_ref().map(|list| list.revision.clone()).into();
-            println!("{object}");
-            return Ok(());
+            return print_line(object);
         }
-        println!("{} ({})\n{}", card.title, card.name, card.description);
-        println!("licence     {}", card.licence);
-        println!("repository  {}", card.repository);
+        let mut lines = format!("{} ({})\n{}\n", card.title, card.name, card.description);
+        lines += &format!("licence     {}\nrepository  {}\n", card.licence, card.repository);
         for part in card.quantised {
-            println!("quantised   {} from {}", part.folder, part.repository);
+            lines += &format!("quantised   {} from {}\n", part.folder, part.repository);
         }
-        println!("folder      {}", library.folder(card).display());
-        println!("here        {}", state_text(state));
+        lines += &format!("folder      {}\n", library.folder(card).display());
+        lines += &format!("here        {}\n", state_text(state));
         if let Some(list) = list {
-            println!("variant     {}", list.variant());
-            println!("revision    {}", list.revision);
+            lines += &format!("variant     {}\nrevision    {}\n", list.variant(), list.revision);
             for file in &list.files {
-                println!("  {:>10}  {}", gigabytes(file.size_bytes), file.path);
+                lines += &format!("  {:>10}  {}\n", file_size(file.size_bytes), file.path);
             }
         }
-        Ok(())
+        print_line(lines.trim_end())
     }
 }
 
@@ -253,47 +251,65 @@ impl Pull {
         tokio::select! {
             pulled = pull(&library, order, &hub, &mut watcher) => pulled?,
             _ = tokio::signal::ctrl_c() => {
-                watcher.0.abandon();
+                watcher.bar.abandon();
                 eprintln!("what is here is kept: run the same command to go on");
                 return Err(Failure::Interrupted);
             }
         }
-        watcher.0.finish_and_clear();
+        watcher.bar.finish_and_clear();
         eprintln!("{} is complete in {}", card.name, library.folder(card).display());
         Ok(())
     }
 }
 
-/// Shows a pull as one bar over the whole set.
-struct Bar(ProgressBar);
+/// Shows a pull as one bar over the whole set; where there is no terminal, as a line for each file.
+struct Bar {
+    bar: ProgressBar,
+    is_quiet: bool,
+}
 
+#[expect(clippy::print_stderr, reason = "what happens, for people")]
 impl Bar {
-    fn new(quiet: bool) -> Self {
-        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
+    fn new(is_quiet: bool) -> Self {
+        let bar = if is_quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
         let style = ProgressStyle::with_template(BAR).expect("the template is well-formed");
         bar.set_style(style.progress_chars("=> "));
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self(bar)
+        Self { bar, is_quiet }
+    }
+
+    /// Says a line above the bar, or where there is none.
+    fn say(&self, line: &str) {
+        if !self.bar.is_hidden() {
+            self.bar.println(line);
+        } else if !self.is_quiet {
+            eprintln!("{line}");
+        }
     }
 }
 
 impl Watcher for Bar {
     fn listed(&mut self, list: &FileList, here_bytes: u64) {
-        self.0.set_length(list.size_bytes());
-        self.0.set_position(here_bytes);
-        self.0.reset_eta();
+        let (all, here) = (file_size(list.size_bytes()), file_size(here_bytes));
+        self.say(&format!("{} files of {all}, of which {here} are here", list.files.len()));
+        self.bar.set_length(list.size_bytes());
+        self.bar.set_position(here_bytes);
+        self.bar.reset_eta();
     }
 
     fn file(&mut self, file: &FileEntry) {
-        self.0.set_message(file.path.clone());
+        if self.bar.is_hidden() {
+            self.say(&format!("{}, {}", file.path, file_size(file.size_bytes)));
+        }
+        self.bar.set_message(file.path.clone());
     }
 
     fn here(&mut self, bytes: u64) {
-        self.0.set_position(bytes);
+        self.bar.set_position(bytes);
     }
 
     fn waiting(&mut self, why: &HubError, pause: Duration) {
-        self.0.println(format!("{why}; trying again in {:.1} s", pause.as_secs_f32()));
+        self.say(&format!("{why}; trying again in {:.1} s", pause.as_secs_f32()));
     }
 }
 
@@ -303,18 +319,20 @@ impl Verify {
         let (library, card) = (self.library, self.name);
         let bar = Bar::new(self.quiet);
         if let Some(list) = library.list(card)? {
-            bar.0.set_length(list.size_bytes());
+            bar.bar.set_length(list.size_bytes());
         }
-        let wrong = library.verify(card, |bytes| bar.0.inc(bytes))?;
-        bar.0.finish_and_clear();
+        let wrong = library.verify(card, |bytes| bar.bar.inc(bytes))?;
+        bar.bar.finish_and_clear();
         if wrong.is_empty() {
             eprintln!("{} is whole: every file has the hash that its repository names", card.name);
             return Ok(());
         }
         let wrong = wrong.join("; ");
         Err(anyhow::anyhow!(
-            "{} is not whole: {wrong}. Remove it with `kinora models rm` or the files alone, and pull again",
-            card.name
+            "{} is not whole: {wrong}. `kinora models pull {}` fetches what is missing; remove what is damaged from {} first",
+            card.name,
+            card.name,
+            library.folder(card).display()
         )
         .into())
     }
@@ -334,5 +352,16 @@ impl Rm {
                 library.folder(card).display()
             )))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_told_in_the_largest_unit_that_fits() {
+        let told = [0, 999, 1000, 3_343_961, 999_999_999, 34_200_000_000].map(file_size);
+        assert_eq!(told, ["0 B", "999 B", "1.0 kB", "3.3 MB", "1000.0 MB", "34.2 GB"]);
     }
 }

@@ -151,7 +151,8 @@ fn is_whole(folder: &Path, file: &FileEntry) -> bool {
     fs::metadata(folder.join(&file.path)).is_ok_and(|found| found.len() == file.size_bytes)
 }
 
-fn lock(folder: &Path) -> Result<File, LibraryError> {
+/// Keeps others from fetching into `folder`, or from removing it meanwhile, for as long as what is given is held.
+pub(super) fn lock(folder: &Path) -> Result<File, LibraryError> {
     let path = folder.join(LOCK);
     let file = File::create(&path).map_err(failed("create", &path))?;
     match file.try_lock() {

@@ -407,9 +407,20 @@ async fn what_does_not_pass_is_said_at_once() {
 
     let card = &CATALOGUE[1];
     assert!(matches!(test.library().find(Path::new(card.name)), Err(LibraryError::Absent(_))));
-    assert_eq!(test.library().find(Path::new("some/folder")).unwrap(), Path::new("some/folder"));
+    assert!(matches!(test.library().find(Path::new("some/folder")), Err(LibraryError::NoFolder(_))));
     assert!(matches!(test.library().verify(card, |_| {}), Err(LibraryError::Absent(_))));
     assert!(!test.library().remove(card).unwrap());
+}
+
+#[tokio::test]
+async fn a_set_that_is_being_fetched_is_not_removed() {
+    let test = TestHub::new(&[]).await;
+    test.pull().await.0.unwrap();
+    let (library, card) = (test.library(), &CATALOGUE[0]);
+    let fetching = super::pull::lock(&library.folder(card)).unwrap();
+    assert!(matches!(library.remove(card), Err(LibraryError::InUse(_))));
+    drop(fetching);
+    assert!(library.remove(card).unwrap());
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Which engine a command works with, from its flags.
 
-use std::path::PathBuf;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -29,14 +30,14 @@ pub struct EngineChoice {
     model: Option<PathBuf>,
     #[command(flatten)]
     library: Library,
-    /// Solver steps of a clip; the model's own number otherwise. For the engine `wan`.
-    #[arg(long, value_name = "N", env = "KINORA_STEPS", value_parser = clap::value_parser!(u32).range(1..=150))]
+    /// Solver steps of a clip, 1 to 150; the model's own number otherwise. For the engine `wan`.
+    #[arg(long, value_name = "N", env = "KINORA_STEPS", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=150))]
     steps: Option<u32>,
-    /// Strength of classifier-free guidance, up to 1 for none; from `cfg_scale` otherwise. For the engine `wan`.
-    #[arg(long, value_name = "G", env = "KINORA_GUIDANCE")]
+    /// Strength of classifier-free guidance, 0 to 100, up to 1 for none; from `cfg_scale` otherwise. For the engine `wan`.
+    #[arg(long, value_name = "G", env = "KINORA_GUIDANCE", allow_negative_numbers = true, value_parser = parse_guidance)]
     guidance: Option<f64>,
     /// The same for the expert that takes the less noisy steps; as --guidance otherwise. For the engine `wan`.
-    #[arg(long, value_name = "G", env = "KINORA_GUIDANCE_2")]
+    #[arg(long, value_name = "G", env = "KINORA_GUIDANCE_2", allow_negative_numbers = true, value_parser = parse_guidance)]
     guidance_2: Option<f64>,
     /// Solver of the steps; the model's own otherwise. For the engine `wan`.
     #[arg(long, value_name = "NAME", env = "KINORA_SOLVER", value_enum)]
@@ -45,12 +46,13 @@ pub struct EngineChoice {
     /// For the engine `wan`.
     #[arg(long, value_name = "F", env = "KINORA_SHIFT", allow_negative_numbers = true, value_parser = parse_shift)]
     shift: Option<f64>,
-    /// Size of the clip; the model's own area in the picture's ratio otherwise. For the engine `wan`.
+    /// Size of the clip, in multiples of the model's patches (32 pixels for TI2V-5B, 16 for I2V-A14B); the model's own area in
+    /// the picture's ratio otherwise. For the engine `wan`.
     #[arg(long, value_name = "WxH", env = "KINORA_SIZE", value_parser = parse_size)]
     size: Option<Size>,
-    /// Frames of a clip of 5 seconds: one more than a multiple of 4; as the model was trained otherwise. For the engine
-    /// `wan`.
-    #[arg(long, value_name = "N", env = "KINORA_FRAMES", value_parser = clap::value_parser!(u32).range(1..=1001))]
+    /// Frames of a clip of 5 seconds, one more than a multiple of 4, up to 1001; as the model was trained otherwise. For
+    /// the engine `wan`.
+    #[arg(long, value_name = "N", env = "KINORA_FRAMES", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1001))]
     frames: Option<u32>,
     /// Adapter (LoRA) for the transformer, with its strength, 1 otherwise; repeat for more. For the engine `wan`.
     #[arg(long, value_name = "FILE[=S]", env = "KINORA_LORA", value_delimiter = ',', value_parser = parse_lora)]
@@ -66,8 +68,9 @@ pub struct EngineChoice {
     /// `cuda`.
     #[arg(long, value_name = "DEVICE", env = "KINORA_DEVICE", default_value = "cpu")]
     device: DeviceName,
-    /// Decode frames in squares of this many pixels, which takes less memory; whole otherwise. For the engine `wan`.
-    #[arg(long, value_name = "PX", env = "KINORA_VAE_TILE", value_parser = clap::value_parser!(u32).range(64..=8192))]
+    /// Decode frames in squares of this many pixels, 64 to 8192, which takes less memory; whole otherwise. For the engine
+    /// `wan`.
+    #[arg(long, value_name = "PX", env = "KINORA_VAE_TILE", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(64..=8192))]
     vae_tile: Option<u32>,
 }
 
@@ -131,12 +134,14 @@ pub enum Warning {
     MemoryShort(String),
     /// What a file of adapters holds that the model cannot use.
     AdapterPartlyUsed(String),
+    /// What was set, but the engine does not read.
+    SettingUnused(String),
 }
 
 impl Warning {
     pub fn text(&self) -> &str {
         match self {
-            Self::MemoryShort(text) | Self::AdapterPartlyUsed(text) => text,
+            Self::MemoryShort(text) | Self::AdapterPartlyUsed(text) | Self::SettingUnused(text) => text,
         }
     }
 }
@@ -150,6 +155,7 @@ impl Opened {
                 Warning::AdapterPartlyUsed(warning) => {
                     tracing::warn!(warning, "engine.adapter_partly_used");
                 }
+                Warning::SettingUnused(warning) => tracing::warn!(warning, "engine.setting_unused"),
             }
         }
         self.engine
@@ -166,10 +172,27 @@ pub enum ChoiceError {
     #[error(transparent)]
     Library(#[from] LibraryError),
     #[error("the model cannot be used")]
-    Model(#[from] WanError),
+    Model(#[source] WanError),
+    #[error("the adapter cannot be used")]
+    Adapter(#[source] WanError),
+    /// A size, a device and the like, which the error names.
+    #[error(transparent)]
+    Setting(WanError),
     #[error("{0}")]
     Memory(String),
 }
+
+impl From<WanError> for ChoiceError {
+    fn from(error: WanError) -> Self {
+        match error {
+            WanError::Request(_) | WanError::Device(_) => Self::Setting(error),
+            error => Self::Model(error),
+        }
+    }
+}
+
+/// Guidance that may be asked for. Models are run with 1 to 10; far more leads past every number.
+const GUIDANCES: RangeInclusive<f64> = 0.0..=100.0;
 
 pub fn parse_size(text: &str) -> Result<Size, String> {
     let side = |text: &str| text.parse::<u16>().ok().filter(|side| *side > 0).map(usize::from);
@@ -179,14 +202,23 @@ pub fn parse_size(text: &str) -> Result<Size, String> {
 }
 
 fn parse_shift(text: &str) -> Result<f64, String> {
-    let shift = text.parse().ok().filter(|shift| SHIFTS.contains(shift));
-    shift.ok_or_else(|| format!("must be a number from {} to {}", SHIFTS.start(), SHIFTS.end()))
+    parse_within(&SHIFTS, text)
+}
+
+fn parse_guidance(text: &str) -> Result<f64, String> {
+    parse_within(&GUIDANCES, text)
+}
+
+fn parse_within(range: &RangeInclusive<f64>, text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("must be a number from {} to {}", range.start(), range.end()))
 }
 
 pub fn parse_lora(text: &str) -> Result<Lora, String> {
-    let Some((path, strength)) = text.rsplit_once('=') else {
-        return Ok(Lora { path: text.into(), strength: 1.0 });
-    };
+    let (path, strength) = text.rsplit_once('=').unwrap_or((text, "1"));
+    if path.is_empty() {
+        return Err("must be a file, perhaps with `=` and its strength".to_owned());
+    }
     match strength.parse::<f64>() {
         Ok(strength) if strength.is_finite() => Ok(Lora { path: path.into(), strength }),
         _ => Err(format!("the strength `{strength}` must be a number")),
@@ -201,17 +233,30 @@ impl EngineChoice {
     /// Opens the engine for so many clips at the same time. `noise` is a file of noise to start from, which the engine
     /// `wan` knows.
     pub fn load(&self, noise: Option<PathBuf>, clips_count: u32) -> Result<Opened, ChoiceError> {
-        let opened = |engine: Arc<dyn Engine>| Opened { engine, warnings: Vec::new() };
+        let opened = |engine: Arc<dyn Engine>| {
+            let unused = self.unused(noise.is_some()).map(Warning::SettingUnused);
+            Opened { engine, warnings: unused.into_iter().collect() }
+        };
         Ok(match self.engine {
             EngineName::Motion => opened(Arc::new(MotionEngine)),
             EngineName::Pattern => opened(Arc::new(PatternEngine)),
             EngineName::Wan => {
                 let folder = self.library.find(self.model.as_ref().ok_or(ChoiceError::NoModel)?)?;
-                let target = Target::open(self.device, Dtype::on(self.device, self.dtype).products())?;
-                let engine = WanEngine::open(&folder, target, self.settings(noise), clips_count)?;
+                let dtype = Dtype::on(self.device, self.dtype);
+                let target = Target::open(self.device, dtype.products())?;
+                let engine = WanEngine::open(&folder, target, self.settings(noise), clips_count)
+                    .map_err(|error| self.blamed(error))?;
                 let mut warnings: Vec<Warning> =
                     engine.warnings().map(|text| Warning::AdapterPartlyUsed(text.to_owned())).collect();
                 let needs = engine.needs()?;
+                tracing::info!(
+                    model = %folder.display(),
+                    device = %self.device,
+                    dtype = dtype.name(),
+                    clip.working_bytes = needs.working_bytes,
+                    weights.size_bytes = needs.weights_bytes,
+                    "engine.opened"
+                );
                 // A GPU's memory was looked at when the engine was opened.
                 if self.device == DeviceName::Cpu {
                     keep_large_blocks();
@@ -224,6 +269,47 @@ impl EngineChoice {
                 Opened { engine: Arc::new(engine), warnings }
             }
         })
+    }
+
+    /// An error of opening a model, which may lie in a file of adapters.
+    fn blamed(&self, error: WanError) -> ChoiceError {
+        let is_adapter = |path: &Path| self.lora.iter().chain(&self.lora_2).any(|lora| lora.path == path);
+        match &error {
+            WanError::Read { path, .. }
+            | WanError::Config { path, .. }
+            | WanError::Damaged { path, .. }
+            | WanError::MissingTensor { path, .. }
+            | WanError::WrongShape { path, .. }
+            | WanError::WrongType { path, .. }
+                if is_adapter(path) =>
+            {
+                ChoiceError::Adapter(error)
+            }
+            _ => error.into(),
+        }
+    }
+
+    /// What is said of flags that only the engine `wan` reads, where another was chosen: perhaps by mistake.
+    fn unused(&self, has_noise: bool) -> Option<String> {
+        let set = [
+            ("--model", self.model.is_some()),
+            ("--steps", self.steps.is_some()),
+            ("--guidance", self.guidance.is_some()),
+            ("--guidance-2", self.guidance_2.is_some()),
+            ("--solver", self.solver.is_some()),
+            ("--shift", self.shift.is_some()),
+            ("--size", self.size.is_some()),
+            ("--frames", self.frames.is_some()),
+            ("--lora", !self.lora.is_empty()),
+            ("--lora-2", !self.lora_2.is_empty()),
+            ("--dtype", self.dtype.is_some()),
+            ("--device", self.device != DeviceName::Cpu),
+            ("--vae-tile", self.vae_tile.is_some()),
+            ("--noise", has_noise),
+        ];
+        let set: Vec<_> = set.into_iter().filter_map(|(flag, is_set)| is_set.then_some(flag)).collect();
+        (!set.is_empty())
+            .then(|| format!("only --engine wan reads {}: another engine is chosen", set.join(", ")))
     }
 
     fn settings(&self, noise: Option<PathBuf>) -> Settings {
@@ -255,7 +341,9 @@ mod tests {
         let of = |path: &str, strength| Lora { path: path.into(), strength };
         assert_eq!(parse_lora("a.safetensors"), Ok(of("a.safetensors", 1.0)));
         assert_eq!(parse_lora("x=y/a.safetensors=0.5"), Ok(of("x=y/a.safetensors", 0.5)));
-        assert!(parse_lora("a.safetensors=much").is_err());
+        for wrong in ["a.safetensors=much", "", "=0.5"] {
+            assert!(parse_lora(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -267,6 +355,15 @@ mod tests {
         for text in ["", "x", "0", "1e-9", "-3", "NaN", "inf", "100.1"] {
             let told = parse_shift(text).unwrap_err();
             assert!(told.contains("from 0.01 to 100"), "{text}: {told}");
+        }
+    }
+
+    #[test]
+    fn guidance_is_a_number_within_its_limits() {
+        assert_eq!((parse_guidance("0"), parse_guidance("3.5")), (Ok(0.0), Ok(3.5)));
+        for text in ["", "x", "-1", "NaN", "inf", "1e30"] {
+            let told = parse_guidance(text).unwrap_err();
+            assert!(told.contains("from 0 to 100"), "{text}: {told}");
         }
     }
 

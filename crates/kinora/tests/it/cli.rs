@@ -93,22 +93,24 @@ fn explain_prints_the_plan_and_renders_nothing() {
 #[cfg(unix)]
 #[test]
 fn an_interrupt_leaves_no_file_and_has_its_exit_code() {
-    let folder = folder_with_picture();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_kinora"))
-        .args(["animate", "photo.jpg", "--duration", "10", "-p", "push in"])
-        .current_dir(folder.path())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let started = std::time::Instant::now();
-    while std::fs::read_dir(folder.path()).unwrap().count() < 2 {
-        assert!(started.elapsed().as_secs() < 60, "the clip is never started");
-        std::thread::sleep(std::time::Duration::from_millis(5));
+    use rustix::process::{Pid, Signal, kill_process};
+    for signal in [Signal::INT, Signal::TERM] {
+        let folder = folder_with_picture();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kinora"))
+            .args(["animate", "photo.jpg", "--duration", "10", "-p", "push in"])
+            .current_dir(folder.path())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let started = std::time::Instant::now();
+        while std::fs::read_dir(folder.path()).unwrap().count() < 2 {
+            assert!(started.elapsed().as_secs() < 60, "the clip is never started");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{signal:?}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "only the picture stays");
     }
-    let id = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
-    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "only the picture stays");
 }
 
 #[test]
@@ -116,7 +118,7 @@ fn failures_have_their_exit_codes_and_say_what_is_wrong() {
     let folder = folder_with_picture();
     std::fs::write(folder.path().join("text.jpg"), "no picture").unwrap();
     let long = "x".repeat(2501);
-    let cases: [(&[&str], i32, &str); 12] = [
+    let cases: [(&[&str], i32, &str); 15] = [
         (&["animate", "missing.jpg"], 3, "missing.jpg"),
         (&["animate", "text.jpg"], 3, "JPEG"),
         (&["animate", "."], 3, "folder"),
@@ -126,6 +128,9 @@ fn failures_have_their_exit_codes_and_say_what_is_wrong() {
         (&["animate", "photo.jpg", "--duration", "7"], 2, "5, 10"),
         (&["animate", "photo.jpg", "--seed", "-1"], 2, "--seed"),
         (&["animate", "photo.jpg", "-o", "no/such/folder/a.mp4"], 1, "no/such/folder"),
+        (&["animate", "photo.jpg", "-o", "."], 1, "--output .: this is a folder"),
+        (&["animate", "photo.jpg", "-o", "./photo.jpg"], 1, "this is the picture itself"),
+        (&["animate", "photo.jpg", "--engine", "pattern", "--explain", "--json"], 2, "--explain"),
         (&["animate"], 2, "IMAGE"),
         (&["annimate"], 2, "animate"),
         (&["keys", "revoke", "none", "--data-dir", "data"], 3, "none"),
@@ -138,6 +143,47 @@ fn failures_have_their_exit_codes_and_say_what_is_wrong() {
         assert!(output.stdout.is_empty(), "{arguments:?}");
     }
     assert!(!folder.path().join("photo.mp4").exists());
+    assert_eq!(std::fs::read(folder.path().join("photo.jpg")).unwrap(), picture_bytes());
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_plain_file_is_never_replaced_by_a_clip() {
+    let folder = folder_with_picture();
+    let socket = folder.path().join("socket.mp4");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let output = kinora(folder.path(), &["animate", "photo.jpg", "-o", "socket.mp4"]);
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("no plain file"), "{said}");
+    assert!(!std::fs::metadata(&socket).unwrap().is_file());
+}
+
+#[test]
+fn settings_of_another_engine_are_remarked() {
+    let folder = folder_with_picture();
+    let flags = ["--engine", "pattern", "--model", "somewhere", "--steps", "4", "--noise", "n.safetensors"];
+    let run = |more: &[&str]| kinora(folder.path(), &[&["animate", "photo.jpg"], &flags[..], more].concat());
+    let output = run(&[]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("--model, --steps, --noise") && said.contains("--engine wan"), "{said}");
+    assert!(run(&["-q"]).stderr.is_empty());
+}
+
+#[test]
+fn a_result_that_nobody_reads_to_its_end_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let commands: [&[&str]; 4] =
+        [&["models", "list"], &["models", "info", "wan2.2-ti2v-5b"], &["doctor"], &["doctor", "--json"]];
+    for arguments in commands {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kinora"));
+        let command = command.args(arguments).current_dir(folder.path()).env_clear().stdout(writer);
+        let output =
+            command.stderr(std::process::Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{arguments:?}");
+    }
 }
 
 #[test]

@@ -148,6 +148,10 @@ async fn weights_are_fetched_by_name_and_need_no_hub_afterwards() {
         assert!(pulled.stderr.contains(part), "{}", pulled.stderr);
     }
     assert!(!pulled.stderr.contains("hf_secret"), "{}", pulled.stderr);
+    let parts = ["files of 3.3 MB, of which 0 B are here", "vae/diffusion_pytorch_model.safetensors, "];
+    for part in parts {
+        assert!(pulled.stderr.contains(part), "without a terminal each file is a line: {}", pulled.stderr);
+    }
     let asked_count = hub.contents.authorizations.lock().unwrap().len();
     assert_eq!(asked_count, hub.contents.files.len() + 2, "each file once, the listing and its revision");
     assert_eq!(states(), ["complete", "absent"]);
@@ -219,7 +223,7 @@ async fn doctor_says_of_every_set_how_much_is_here() {
     let variables = [("KINORA_HUB", url.as_str()), ("HF_TOKEN", "hf_secret")];
     assert_eq!(run(folder.path(), &variables, &["models", "pull", NAME]).code, Some(0));
     let whole = lines();
-    assert!(whole.contains("weights    wan2.2-ti2v-5b complete, 0.0 GB, wan2.2-i2v-a14b not"), "{whole}");
+    assert!(whole.contains("weights    wan2.2-ti2v-5b complete, 3.3 MB, wan2.2-i2v-a14b not"), "{whole}");
     let tokenizer = folder.path().join("kinora-models").join(NAME).join("tokenizer/tokenizer.json");
     std::fs::remove_file(tokenizer).unwrap();
     let told = run(folder.path(), &[], &["doctor", "--json"]);

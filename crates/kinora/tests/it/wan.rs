@@ -212,6 +212,14 @@ fn animate_writes_clip_and_lossless_frames() {
         assert_eq!((frame.width(), frame.height()), (64, 32));
     }
     assert!(folder.path().join("photo.mp4").exists());
+
+    // A folder of frames is of one clip: a shorter one would leave frames of this behind its own.
+    let shorter = ["--frames", "1", "--frames-out", "frames", "-o", "shorter.mp4"];
+    let output = kinora(folder.path(), &[&["animate", "photo.jpg"], &flags[..], &shorter].concat());
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("--frames-out frames") && told.contains("frame_00001.png"), "{told}");
+    assert!(!folder.path().join("shorter.mp4").exists());
 }
 
 #[test]
@@ -225,10 +233,16 @@ fn a_model_that_cannot_be_used_is_told_before_anything_is_made() {
     let (code, told) = run(&[]);
     assert!(code == Some(2) && told.contains("--model"), "{told}");
     let (code, told) = run(&["--model", "nowhere"]);
-    assert!(code == Some(2) && told.contains("nowhere/model_index.json"), "{told}");
+    assert!(code == Some(2) && told.contains("nowhere is neither a folder nor"), "{told}");
+    let (code, told) = run(&["--model", "."]);
+    assert!(code == Some(2) && told.contains("neither model_index.json nor transformer/"), "{told}");
     let model = model();
     let (code, told) = run(&["--model", model.to_str().unwrap(), "--size", "65x64"]);
-    assert!(code == Some(2) && told.contains("multiples of 32"), "{told}");
+    assert!(code == Some(2) && told.starts_with("error: size 65x64") && told.contains("of 32"), "{told}");
+    let (code, told) = run(&["--model", model.to_str().unwrap(), "--guidance", "-1"]);
+    assert!(code == Some(2) && told.contains("--guidance") && told.contains("from 0 to 100"), "{told}");
+    let (code, told) = run(&["--model", model.to_str().unwrap(), "--lora", "none.safetensors=0.5"]);
+    assert!(code == Some(2) && told.contains("the adapter cannot be used: cannot read none.saf"), "{told}");
     let (code, told) = run(&["--model", model.to_str().unwrap(), "--dtype", "f16"]);
     assert!(code == Some(2) && told.contains("--dtype"), "{told}");
     let (code, told) = run(&["--model", model.to_str().unwrap(), "--device", "gpu"]);
@@ -256,6 +270,29 @@ fn doctor_tells_a_whole_model_from_a_broken_one() {
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!(output.status.code(), Some(1), "{told}{error}");
     assert!(told.contains("cannot be used") && error.contains("scheduler_config.json"), "{told}{error}");
+}
+
+#[test]
+fn doctor_tells_a_set_that_is_not_here_and_a_clip_that_cannot_be_from_a_broken_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |flags: &[&str]| {
+        let output = kinora(folder.path(), &[&["doctor"], flags].concat());
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, told, error) = run(&["--model", "wan2.2-ti2v-5b", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let problem = report["model"]["problem"].as_str().unwrap();
+    assert!(code == Some(1) && problem.contains("kinora models pull") && error.contains(problem), "{report}");
+    assert_eq!((&report["model"]["complete"], &report["model"]["size_bytes"]), (&json!(false), &json!(null)));
+
+    let model = model();
+    let (code, told, error) = run(&["--model", model.to_str().unwrap(), "--size", "65x64"]);
+    assert!(told.contains("complete: every file") && told.contains("cannot be made: size 65x64"), "{told}");
+    assert!(code == Some(1) && error.starts_with("error: size 65x64"), "{error}");
+
+    let (code, told, _) = run(&["--size", "64x64"]);
+    assert!(code == Some(0) && told.contains("clip       not looked at: --model"), "{told}");
 }
 
 #[test]
@@ -494,5 +531,6 @@ fn pieces_of_a_model_are_timed_in_both_types() {
     }
     let output = kinora(folder.path(), &["bench", "wan"]);
     let told = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(2) && told.contains("--random-weights"), "{told}");
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("--random-weights") && told.contains("--model"), "{told}");
 }

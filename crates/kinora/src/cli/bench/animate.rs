@@ -66,11 +66,13 @@ impl BenchAnimate {
             }
         }
         let format = engine.clip_format(picture.width_px(), picture.height_px(), &spec);
+        // Of the clip as it is: the engine `wan` may be told another number of frames.
+        let clip_s = f64::from(format.frames_count) / f64::from(format.fps);
         self.show(&json!({
-            "engine": engine.name(), "seconds": seconds, "width": format.width_px, "height": format.height_px,
+            "engine": engine.name(), "seconds": clip_s, "width": format.width_px, "height": format.height_px,
             "rounds": self.rounds,
-            "encoded": figures(&encoded, f64::from(seconds)),
-            "bare": figures(&bare, f64::from(seconds)),
+            "encoded": figures(&encoded, clip_s),
+            "bare": figures(&bare, clip_s),
         }));
         Ok(())
     }
@@ -93,8 +95,8 @@ impl BenchAnimate {
         }
         let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
         println!(
-            "{} s at {}x{} by the engine `{}`, median of {} rounds",
-            result["seconds"],
+            "{:.1} s at {}x{} by the engine `{}`, median of {} rounds",
+            number(&result["seconds"]),
             result["width"],
             result["height"],
             result["engine"].as_str().unwrap_or_default(),

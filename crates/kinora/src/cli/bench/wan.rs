@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use kinora_wan::device::{DeviceName, Target};
 use kinora_wan::measure::{Piece, Source, measure, threads};
 use kinora_wan::picture::Size;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::median;
 use crate::allocator::keep_large_blocks;
-use crate::cli::Failure;
+use crate::cli::{Failure, print_line};
 use crate::library::Library;
 use crate::models::Dtype;
 
@@ -19,12 +19,13 @@ use crate::models::Dtype;
 /// Random weights have the sizes of Wan2.2-TI2V-5B, with one layer of the text encoder's 24. A clip's first latent frame
 /// is not timed but warms up: it becomes one frame, every later one four.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("weights").required(true).args(["random_weights", "model"])))]
 pub struct BenchWan {
     /// Piece to measure; repeat for more. All of them otherwise, but for vae-480p, which takes minutes on a CPU.
     #[arg(long, value_enum, env = "KINORA_SHAPE", value_delimiter = ',')]
     shape: Vec<Shape>,
     /// Random weights of the published sizes, instead of a model.
-    #[arg(long, env = "KINORA_RANDOM_WEIGHTS", required_unless_present = "model", conflicts_with = "model")]
+    #[arg(long, env = "KINORA_RANDOM_WEIGHTS")]
     random_weights: bool,
     /// Wan2.2 model whose weights to use: a name from `kinora models list`, or a folder in the diffusers layout.
     #[arg(long, value_name = "NAME|DIR", env = "KINORA_MODEL")]
@@ -99,12 +100,15 @@ impl BenchWan {
         for shape in shapes {
             let row = self.row(*shape, &source, &target)?;
             if !self.json {
-                show(&row);
+                show(&row)?;
             }
             rows.push(row);
         }
         if self.json {
-            print(&json!({ "dtype": dtype.name(), "device": self.device.to_string(), "threads": threads(), "pieces": rows }).to_string());
+            print_line(json!({
+                "weights": self.model.as_ref().map_or("random".into(), |model| model.display().to_string()),
+                "dtype": dtype.name(), "device": self.device.to_string(), "threads": threads(), "pieces": rows,
+            }))?;
         }
         Ok(())
     }
@@ -120,15 +124,10 @@ impl BenchWan {
     }
 }
 
-fn show(row: &Value) {
+fn show(row: &Value) -> Result<(), Failure> {
     let peak = row["peak_mb"].as_u64().map_or_else(|| "not known".to_owned(), |peak| format!("{peak} MB"));
     let name = row["shape"].as_str().unwrap_or_default();
-    print(&format!("{name:12} {:>9.3} s   peak {peak}", row["median_s"].as_f64().unwrap_or(f64::NAN)));
-}
-
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn print(line: &str) {
-    println!("{line}");
+    print_line(format!("{name:12} {:>9.3} s   peak {peak}", row["median_s"].as_f64().unwrap_or(f64::NAN)))
 }
 
 /// The largest resident size of this process since a moment, weights and all; Linux tells and resets it.
