@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 
+use super::lora_config::LoraConfig;
 use super::mapped::Matrix;
 use super::{Weights, names};
 use crate::WanError;
@@ -133,7 +134,8 @@ impl Adapters {
             }
         }
         let total = file.names().count();
-        let mut reader = Reader { file: &file, lora, weights, into: self, left_out };
+        let config = LoraConfig::of(&lora.path)?;
+        let mut reader = Reader { file: &file, lora, config, weights, into: self, left_out };
         for (layer, parts) in &by_layer {
             reader.layer(layer, parts)?;
         }
@@ -205,6 +207,7 @@ impl LeftOut {
 struct Reader<'a> {
     file: &'a Weights,
     lora: &'a Lora,
+    config: LoraConfig,
     weights: &'a Weights,
     into: &'a mut Adapters,
     left_out: LeftOut,
@@ -262,15 +265,17 @@ impl Reader<'_> {
 
     /// How strongly the pair works.
     fn scale(&self, parts: &Parts<'_>) -> Result<f64, WanError> {
-        let (Some(alpha_key), Some(down)) = (parts.get(&Part::Alpha), parts.get(&Part::Down)) else {
-            return Ok(self.lora.strength);
-        };
-        let alpha = self.file.number(alpha_key)?;
+        let Some(down) = parts.get(&Part::Down) else { return Ok(self.lora.strength) };
         let rank = self.file.shape(down)?.first().copied().unwrap_or(0);
-        let scale = self.lora.strength * alpha / rank as f64;
+        let trained = match parts.get(&Part::Alpha) {
+            Some(alpha) => self.file.number(alpha)? / rank as f64,
+            None => Part::of(down).and_then(|(name, _)| self.config.scale(name, rank)).unwrap_or(1.0),
+        };
+        let scale = self.lora.strength * trained;
         // Kept in 32 bits, where a finite number may be none any more.
         if !(scale as f32).is_finite() {
-            return Err(self.refused(format!("`{alpha_key}` is {alpha} for a pair of rank {rank}")));
+            let said = parts.get(&Part::Alpha).unwrap_or(down);
+            return Err(self.refused(format!("`{said}`: a pair of rank {rank} has the scale {trained}")));
         }
         Ok(scale)
     }

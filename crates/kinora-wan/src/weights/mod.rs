@@ -8,6 +8,7 @@
 
 mod gguf;
 mod lora;
+mod lora_config;
 mod made_up;
 mod mapped;
 mod names;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use candle_core::DType;
 use safetensors::SafeTensors;
+use safetensors::tensor::Metadata;
 
 use super::mapped::{MappedFile, Wide};
 use super::{Entry, Stored};
@@ -12,13 +13,26 @@ use crate::WanError;
 /// Bytes that hold the header's length, at the file's start.
 const LENGTH_BYTES: usize = 8;
 
+/// The file at `path`, the length of its header, and what that says.
+fn open(path: &Path) -> Result<(MappedFile, usize, Metadata), WanError> {
+    let file = MappedFile::open(path)?;
+    let header = SafeTensors::read_metadata(file.bytes(&(0..file.len())));
+    let damaged =
+        |error| WanError::Damaged { path: path.to_owned(), problem: format!("bad header: {error}") };
+    let (header_bytes, metadata) = header.map_err(damaged)?;
+    Ok((file, header_bytes, metadata))
+}
+
+/// What the file at `path` says of itself under `key`.
+pub(super) fn metadata(path: &Path, key: &str) -> Result<Option<String>, WanError> {
+    let (_, _, metadata) = open(path)?;
+    Ok(metadata.metadata().as_ref().and_then(|said| said.get(key).cloned()))
+}
+
 /// The tensors in the file at `path`.
 pub(super) fn entries(path: &Path) -> Result<Vec<(String, Entry)>, WanError> {
-    let file = MappedFile::open(path)?;
+    let (file, header_bytes, metadata) = open(path)?;
     let damaged = |problem: String| WanError::Damaged { path: path.to_owned(), problem };
-    let all = file.bytes(&(0..file.len()));
-    let (header_bytes, metadata) =
-        SafeTensors::read_metadata(all).map_err(|error| damaged(format!("bad header: {error}")))?;
     let start = LENGTH_BYTES + header_bytes;
     let tensors = metadata.tensors();
     let end = start + tensors.values().map(|info| info.data_offsets.1).max().unwrap_or(0);

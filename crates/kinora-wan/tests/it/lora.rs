@@ -226,13 +226,72 @@ fn alpha_is_read_in_every_type_that_files_have() {
     }
     for (alpha, told) in [
         (Tensor::new(&[8f32, 8.0], &Device::Cpu).unwrap(), "the shape [2], not []"),
-        (Tensor::new(f32::NAN, &Device::Cpu).unwrap(), "is NaN for a pair of rank 12"),
+        (Tensor::new(f32::NAN, &Device::Cpu).unwrap(), "a pair of rank 12 has the scale NaN"),
         (Tensor::new(8u8, &Device::Cpu).unwrap(), "the type U8"),
     ] {
         let refused = Dit::load_adapted(&part(), &[folder.lora(&alphas(&alpha), 1.0)], place());
         let refused = refused.unwrap_err().to_string();
         assert!(refused.contains(told) && refused.contains(".alpha"), "{refused}");
     }
+}
+
+#[test]
+fn a_scale_in_pefts_configuration_is_read() {
+    const RANK: usize = 12;
+    let folder = Folder::new("config");
+    let layer = LAYERS[0].0;
+    // The same pairs with tensors for their alphas: one layer's own, and one for the others.
+    let alphas = |own: f64, others: f64| {
+        let alpha = |name| Tensor::new(if name == layer { own } else { others }, &Device::Cpu).unwrap();
+        let alphas = LAYERS.map(|(name, _)| (format!("transformer.{name}.alpha"), alpha(name)));
+        let tensors = library_file(RANK).into_iter().chain(alphas).collect();
+        numbers(&velocity(&Dit::load_adapted(&part(), &[folder.lora(&tensors, 0.7)], place()).unwrap()))
+    };
+    let in_metadata = |said: &str| {
+        let path = folder.0.join("said.safetensors");
+        let said = HashMap::from([("lora_adapter_metadata".to_owned(), said.to_owned())]);
+        safetensors::tensor::serialize_to_file(library_file(RANK), Some(said), &path).unwrap();
+        Dit::load_adapted(&part(), &[Lora { path, strength: 0.7 }], place())
+            .map(|dit| numbers(&velocity(&dit)))
+    };
+    let root = f64::from(RANK as u32).sqrt();
+    for (said, wanted) in [
+        (
+            r#"{"transformer.lora_alpha": 18, "transformer.r": 12, "text_encoder.lora_alpha": 3}"#.to_owned(),
+            alphas(18.0, 18.0),
+        ),
+        (
+            r#"{"lora_alpha": 18.0, "alpha_pattern": null, "use_rslora": false, "bias": "none"}"#.to_owned(),
+            alphas(18.0, 18.0),
+        ),
+        (format!(r#"{{"lora_alpha": 18, "alpha_pattern": {{"^{layer}": 6}}}}"#), alphas(6.0, 18.0)),
+        (r#"{"lora_alpha": 3, "use_rslora": true}"#.to_owned(), alphas(3.0 * root, 3.0 * root)),
+        (r#"{"text_encoder.lora_alpha": 3}"#.to_owned(), alphas(12.0, 12.0)),
+    ] {
+        assert!(in_metadata(&said).unwrap() == wanted, "{said}");
+    }
+    for (said, told) in [
+        ("x", "`lora_adapter_metadata` in its metadata: expected value"),
+        (r#"{"lora_alpha": "much"}"#, "`lora_adapter_metadata` in its metadata: invalid type"),
+        (r#"{"lora_alpha": 1e300}"#, "a pair of rank 12 has the scale"),
+        (r#"{"lora_alpha": 3, "alpha_pattern": {"blocks.*": 6}}"#, "alpha_pattern `blocks.*`"),
+    ] {
+        let refused = in_metadata(said).unwrap_err().to_string();
+        assert!(refused.contains(told) && refused.contains("said.safetensors"), "{refused}");
+    }
+
+    let path = folder.0.join("adapter_model.safetensors");
+    candle_core::safetensors::save(&library_file(RANK), &path).unwrap();
+    let peft = || {
+        let lora = Lora { path: path.clone(), strength: 0.7 };
+        Dit::load_adapted(&part(), &[lora], place()).map(|dit| numbers(&velocity(&dit)))
+    };
+    assert!(peft().unwrap() == alphas(12.0, 12.0), "without a configuration beside it");
+    let beside = folder.0.join("adapter_config.json");
+    std::fs::write(&beside, r#"{"peft_type": "LORA", "lora_alpha": 18, "r": 12}"#).unwrap();
+    assert!(peft().unwrap() == alphas(18.0, 18.0));
+    std::fs::write(&beside, "{").unwrap();
+    assert!(peft().unwrap_err().to_string().contains("adapter_config.json"));
 }
 
 #[test]
