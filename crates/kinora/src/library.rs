@@ -134,7 +134,7 @@ impl Library {
         if named.is_dir() {
             let has = |name: &str| !matches!(named.join(name).try_exists(), Ok(false));
             return match has("model_index.json") || has("transformer") {
-                true => Ok(named.to_owned()),
+                true => Ok(with_name(named)),
                 false => Err(LibraryError::OtherLayout(named.to_owned())),
             };
         }
@@ -234,6 +234,14 @@ impl Library {
         let text = serde_json::to_vec_pretty(list).expect("a list of files is JSON");
         fs::write(&part, text).map_err(failed("write", &part))?;
         fs::rename(&part, &path).map_err(failed("rename", &part))
+    }
+}
+
+/// The same folder by a path that ends in its name, which outcomes tell: `.` and `..` have none.
+fn with_name(folder: &Path) -> PathBuf {
+    match folder.file_name() {
+        Some(_) => folder.to_owned(),
+        None => folder.canonicalize().unwrap_or_else(|_| folder.to_owned()),
     }
 }
 

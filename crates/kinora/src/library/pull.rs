@@ -29,8 +29,9 @@ pub enum PullError {
     #[error(transparent)]
     Library(#[from] LibraryError),
     #[error(
-        "{} needs {} more on the disk and {} is free; make room, or choose another folder with --models-dir",
-        name, gigabytes(*needed_bytes), gigabytes(*free_bytes)
+        "{} needs {} more on the disk, {} of it to stay free, and {} is free; make room, or choose another folder with \
+         --models-dir",
+        name, gigabytes(*needed_bytes), gigabytes(DISK_RESERVED_BYTES), gigabytes(*free_bytes)
     )]
     DiskTooSmall { name: &'static str, needed_bytes: u64, free_bytes: u64 },
     #[error(

@@ -223,6 +223,18 @@ fn animate_writes_clip_and_lossless_frames() {
 }
 
 #[test]
+fn the_folder_that_one_stands_in_is_told_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (photo, clip) = (folder.path().join("photo.jpg"), folder.path().join("clip.mp4"));
+    std::fs::write(&photo, picture_bytes()).unwrap();
+    let files = ["animate", photo.to_str().unwrap(), "-o", clip.to_str().unwrap(), "--json"];
+    let flags = ["--engine", "wan", "--model", ".", "--steps", "1", "--size", "32x32", "--frames", "1"];
+    let output = kinora(&model(), &[&files[..], &flags[..]].concat());
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&result["plan"]["model"], output.status.code()), (&json!("ti2v"), Some(0)), "{output:?}");
+}
+
+#[test]
 fn a_model_that_cannot_be_used_is_told_before_anything_is_made() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("photo.jpg"), picture_bytes()).unwrap();
