@@ -103,7 +103,10 @@ impl Target {
 
 #[cfg(feature = "cuda")]
 fn open_cuda(number: usize, products: Products) -> Result<Device, WanError> {
-    let device = Device::new_cuda(number).map_err(|error| {
+    // With a stream of its own, which all threads share: clips of several workers are computed one operation after the other.
+    // On the streams that threads have by default nothing would make one wait for weights that another copies, and products
+    // at the same time would share the one workspace of cuBLAS.
+    let device = Device::new_cuda_with_stream(number).map_err(|error| {
         // Where backtraces are asked for, the library's errors go on with one.
         let told = error.to_string();
         let reason = told.lines().next().unwrap_or_default();
