@@ -56,7 +56,8 @@ impl Slot {
 fn last_frames(past: &[Tensor], x: &Tensor, count: usize) -> Result<Vec<Tensor>, WanError> {
     let frames = x.dim(0)?;
     if frames > count {
-        return Ok(vec![x.narrow(0, frames - count, count)?.copy()?]);
+        // `copy` would keep all frames and show some of them.
+        return Ok(vec![x.narrow(0, frames - count, count)?.force_contiguous()?]);
     }
     let mut kept = vec![x.clone()];
     let mut missing = count - frames;
@@ -365,5 +366,26 @@ impl Upsample {
             self.space.forward(Frames::alone(frame), onto.as_ref())
         });
         each.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Storage, Tensor};
+
+    use super::last_frames;
+
+    #[test]
+    fn no_frame_is_kept_but_the_last() {
+        let x = Tensor::arange(0f32, 4.0 * 6.0, &Device::Cpu).unwrap().reshape((4, 1, 2, 3)).unwrap();
+        let kept = last_frames(&[], &x, 2).unwrap();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(
+            kept[0].flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+            (12..24).map(|n| n as f32).collect::<Vec<_>>()
+        );
+        let (storage, _) = kept[0].storage_and_layout();
+        let Storage::Cpu(numbers) = &*storage else { panic!("on the CPU") };
+        assert_eq!(numbers.as_slice::<f32>().unwrap().len(), 12, "two frames take the room of two");
     }
 }

@@ -10,8 +10,10 @@ use crate::ops::Set;
 /// Features that a residual block has at a time: its input, what is kept for the shortcut, and what its layers make.
 const COPIES: usize = 5;
 /// The same, with a convolution's buffers, where layers are made of the tensor library's operations, which put the frames that a
-/// kernel sees together and write a tensor at each step: in the decoder, and for each frame in the encoder.
-const TENSOR_COPIES: [usize; 2] = [9, 16];
+/// kernel sees together and write a tensor at each step: in the decoder.
+const TENSOR_COPIES: usize = 9;
+/// For each frame in the encoder: of a frame alone, and of several at once, since kernels pass over one after the other.
+const TENSOR_ENCODER_COPIES: [usize; 2] = [16, 7];
 /// Copies of the frames that one latent frame becomes, until they are 8-bit: whole ones, and ones put together from tiles.
 const FRAME_COPIES: [usize; 2] = [4, 6];
 /// Numbers at most in each of the two buffers of a convolution.
@@ -68,7 +70,7 @@ fn decoder_work(config: &VaeConfig, area: usize, set: Set) -> usize {
     let widest = widest.unwrap_or(0);
     let layers = match set {
         Set::Cpu => COPIES * widest + convolution(widest, CONVOLUTION_COPIES),
-        Set::Tensors => TENSOR_COPIES[0] * widest,
+        Set::Tensors => TENSOR_COPIES * widest,
     };
     layers + waiting.take(levels - 1).sum::<usize>()
 }
@@ -93,7 +95,7 @@ pub(super) fn encoding(config: &VaeConfig, size: [usize; 2], at_once: usize, set
     let frames = pixels * at_once * 3 * size[0] * size[1];
     let layers = match set {
         Set::Cpu => COPIES * at_once * widest + convolution(widest, beside),
-        Set::Tensors => TENSOR_COPIES[1] * at_once * widest,
+        Set::Tensors => TENSOR_ENCODER_COPIES[usize::from(at_once > 1)] * at_once * widest,
     };
     past * kept + layers + frames
 }
