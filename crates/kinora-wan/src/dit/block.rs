@@ -168,9 +168,10 @@ impl FeedForward {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor, WanError> {
         let tokens = x.dim(0)?;
+        let (into, out) = (self.into.at_hand()?, self.out.at_hand()?);
         let bands = (0..tokens).step_by(FEED_FORWARD_TOKENS).map(|start| {
             let band = x.narrow(0, start, FEED_FORWARD_TOKENS.min(tokens - start))?;
-            self.out.forward(&self.ops.gelu(&self.into.forward(&band)?)?)
+            out.forward(&self.ops.gelu(&into.forward(&band)?)?)
         });
         Ok(Tensor::cat(&bands.collect::<Result<Vec<_>, WanError>>()?, 0)?)
     }

@@ -49,8 +49,9 @@ impl Dit {
                 let all_scores = scores_of_a_token.saturating_mul(tokens);
                 let attention = TENSORS_IN_ATTENTION * all + 2 * all_scores.min(SCORES_BYTES);
                 let feed_forward = (IN_FEED_FORWARD + 1) * all + TENSOR_MIDDLES * middle;
-                // The largest quantised weight, widened and as it is multiplied.
-                let widths = size_of::<f32>() + ops.products.dtype().size_in_bytes();
+                // The two largest quantised weights as they are multiplied, the second of them widened before.
+                let narrowed = usize::from(ops.products == Products::Bf16) * size_of::<f32>();
+                let widths = 2 * ops.products.dtype().size_in_bytes() + narrowed;
                 let widened = if self.is_quantised() { config.width() * config.ffn_dim * widths } else { 0 };
                 (attention + widened, feed_forward + widened)
             }

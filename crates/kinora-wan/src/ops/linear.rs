@@ -3,8 +3,8 @@
 //! On the CPU the weight stays in its mapped file: for products in f32, f32 is multiplied in place, and bf16 or f16 is
 //! widened a band of rows at a time; for products in bf16 both sides are laid out for the kernel, a part at a time. So a
 //! checkpoint costs no memory of its own and half-width weights are never held twice.
-//! Elsewhere the weight is copied to the device: once, in the type it is multiplied in, or quantised as it is and widened
-//! there whenever it is used; or the whole of it whenever it is used.
+//! Elsewhere the weight is copied to the device, in the type it is multiplied in or quantised as it is and widened there: once,
+//! or whenever it is used.
 
 use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
@@ -32,9 +32,70 @@ pub struct Linear {
 #[derive(Debug)]
 enum Weight {
     Kept(Matrix, Products, Vec<Adapter>),
-    Resident(Tensor, Vec<Resident>),
-    Quantised(QTensor, DType, Vec<Resident>),
-    Streamed(Matrix, (DType, Device), Vec<Resident>),
+    Elsewhere(Elsewhere, Vec<Resident>),
+}
+
+/// A weight for the tensor library, and the type that it is multiplied in.
+#[derive(Debug)]
+enum Elsewhere {
+    Resident(Tensor),
+    Quantised(QTensor, DType),
+    Streamed(Matrix, DType, Device),
+}
+
+impl Elsewhere {
+    fn load(matrix: Matrix, place: Place<'_>) -> Result<Self, WanError> {
+        let dtype = place.ops.products.dtype();
+        if place.streamed {
+            return Ok(Self::Streamed(matrix, dtype, place.device.clone()));
+        }
+        Ok(match matrix.to_quantised(place.device)? {
+            Some(blocks) => Self::Quantised(blocks, dtype),
+            None => Self::Resident(matrix.to_tensor(dtype, place.device)?),
+        })
+    }
+
+    /// As it is multiplied.
+    fn tensor(&self) -> Result<Tensor, WanError> {
+        match self {
+            Self::Resident(weight) => Ok(weight.clone()),
+            Self::Quantised(blocks, dtype) => widened(blocks, *dtype),
+            // Blocks take a fraction of what they are widened to, on the way to the device too.
+            Self::Streamed(matrix, dtype, device) => match matrix.to_quantised(device)? {
+                Some(blocks) => widened(&blocks, *dtype),
+                None => matrix.to_tensor(*dtype, device),
+            },
+        }
+    }
+}
+
+/// The library's own products with blocks round their other side to eight bits, so these are widened first.
+fn widened(blocks: &QTensor, dtype: DType) -> Result<Tensor, WanError> {
+    Ok(blocks.dequantize(&blocks.device())?.to_dtype(dtype)?)
+}
+
+/// A layer whose weight is as it is multiplied, for several inputs one after the other.
+#[derive(Debug)]
+pub struct AtHand<'a> {
+    layer: &'a Linear,
+    /// For the tensor library.
+    weight: Option<Tensor>,
+}
+
+impl AtHand<'_> {
+    /// [`Linear::forward`].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, WanError> {
+        let bias = self.layer.bias.as_ref();
+        match (&self.layer.weight, &self.weight) {
+            (Weight::Kept(matrix, products, adapters), _) => {
+                self.layer.forward_kept(x, matrix, *products, adapters)
+            }
+            (Weight::Elsewhere(_, adapters), Some(weight)) => {
+                add_to_tensor(tensors::linear(x, weight, bias)?, adapters, x)
+            }
+            (Weight::Elsewhere(..), None) => unreachable!("a weight elsewhere was made a tensor"),
+        }
+    }
 }
 
 impl Linear {
@@ -54,39 +115,27 @@ impl Linear {
             false => None,
         };
         let adapters = weights.adapters(name);
-        let resident = || Resident::all(adapters, place.device);
-        let dtype = place.ops.products.dtype();
         let weight = match place.ops.set {
             Set::Cpu => Weight::Kept(matrix, place.ops.products, adapters.to_vec()),
-            Set::Tensors if place.streamed => {
-                Weight::Streamed(matrix, (dtype, place.device.clone()), resident()?)
+            Set::Tensors => {
+                Weight::Elsewhere(Elsewhere::load(matrix, place)?, Resident::all(adapters, place.device)?)
             }
-            Set::Tensors => match matrix.to_quantised(place.device)? {
-                Some(blocks) => Weight::Quantised(blocks, dtype, resident()?),
-                None => Weight::Resident(matrix.to_tensor(dtype, place.device)?, resident()?),
-            },
         };
         Ok(Self { weight, bias })
     }
 
     /// `[N, inputs]` to `[N, outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, WanError> {
-        let bias = self.bias.as_ref();
-        match &self.weight {
-            Weight::Kept(matrix, products, adapters) => self.forward_kept(x, matrix, *products, adapters),
-            Weight::Resident(weight, adapters) => {
-                add_to_tensor(tensors::linear(x, weight, bias)?, adapters, x)
-            }
-            Weight::Quantised(blocks, dtype, adapters) => {
-                // Widened first: the library's own products with blocks round their other side to eight bits.
-                let weight = blocks.dequantize(x.device())?.to_dtype(*dtype)?;
-                add_to_tensor(tensors::linear(x, &weight, bias)?, adapters, x)
-            }
-            Weight::Streamed(matrix, (dtype, device), adapters) => {
-                let weight = matrix.to_tensor(*dtype, device)?;
-                add_to_tensor(tensors::linear(x, &weight, bias)?, adapters, x)
-            }
-        }
+        self.at_hand()?.forward(x)
+    }
+
+    /// The layer for several uses in a row: what is widened or copied whenever it is used is so once.
+    pub fn at_hand(&self) -> Result<AtHand<'_>, WanError> {
+        let weight = match &self.weight {
+            Weight::Kept(..) => None,
+            Weight::Elsewhere(weight, _) => Some(weight.tensor()?),
+        };
+        Ok(AtHand { layer: self, weight })
     }
 
     fn forward_kept(

@@ -26,7 +26,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::WanError;
 pub use conv::{Conv, ConvShape, Frames, Sampling};
-pub use linear::Linear;
+pub use linear::{AtHand, Linear};
 pub use norm::Modulation;
 pub use spread::Source;
 pub(crate) use tensors::SCORES_BYTES;

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use candle_core::{DType, Device, Tensor};
-use kinora_wan::device::Target;
 use kinora_wan::dit::{Dit, TokenTimes};
-use kinora_wan::ops::Products;
+use kinora_wan::ops::{Linear, Place, Products};
 use kinora_wan::text::TextEncoder;
 use kinora_wan::weights::{Lora, Weights};
 
@@ -148,9 +147,9 @@ fn widened(part: &Path, dtype: GgmlDType) -> HashMap<String, Tensor> {
 }
 
 /// What the transformer in `folder` says of some latents.
-fn velocity(folder: &Path, loras: &[Lora], target: &Target) -> Tensor {
-    let device = &target.device;
-    let dit = Dit::load_adapted(folder, loras, target.place()).unwrap();
+fn velocity(folder: &Path, loras: &[Lora], place: Place<'_>) -> Tensor {
+    let device = place.device;
+    let dit = Dit::load_adapted(folder, loras, place).unwrap();
     let latents = Tensor::arange(0f32, 4.0 * 2.0 * 6.0 * 8.0, device).unwrap().sin().unwrap();
     let latents = latents.reshape((1, 4, 2, 6, 8)).unwrap();
     let states = Tensor::ones((1, 9, dit.config().text_dim), DType::F32, device).unwrap();
@@ -166,9 +165,12 @@ fn quantised_weights_give_what_the_same_weights_widened_give() {
         let narrow = in_gguf(&part, own_name, dtype);
         let wide = in_safetensors(&part, &widened(&part, dtype));
         for target in [Products::F32, Products::Bf16].into_iter().flat_map(targets) {
-            let of = |folder: &Path| velocity(folder, &[], &target);
+            let of = |folder: &Path| velocity(folder, &[], target.place());
             let (got, wanted) = (of(&narrow.0), of(&wide.0));
-            assert!(error(&got, &wanted) < 1e-6, "{dtype:?}: {}", error(&got, &wanted));
+            let streamed = velocity(&narrow.0, &[], Place { streamed: true, ..target.place() });
+            for got in [&got, &streamed] {
+                assert!(error(got, &wanted) < 1e-6, "{dtype:?}: {}", error(got, &wanted));
+            }
             let lost = error(&got, &of(&part));
             println!("{dtype:?}: {lost:.1e} from the weights before");
             assert!(lost > 1e-3, "{dtype:?}: {lost} from the weights before: was anything quantised?");
@@ -206,10 +208,40 @@ fn adapters_change_quantised_weights_as_they_change_others() {
     let lora = Lora { path: narrow.0.join("lora.safetensors"), strength: 1.0 };
     candle_core::safetensors::save(&file, &lora.path).unwrap();
     for target in targets(Products::F32) {
-        let got = velocity(&narrow.0, std::slice::from_ref(&lora), &target);
-        let apart = error(&got, &velocity(&wide.0, &[], &target));
-        let changed = error(&got, &velocity(&narrow.0, &[], &target));
+        let got = velocity(&narrow.0, std::slice::from_ref(&lora), target.place());
+        let apart = error(&got, &velocity(&wide.0, &[], target.place()));
+        let changed = error(&got, &velocity(&narrow.0, &[], target.place()));
         println!("{apart:.1e} from weights with the adapters in them, {changed:.1e} from those without");
         assert!(apart < 1e-5 && changed > 1e-2, "{apart}, {changed}");
+    }
+}
+
+#[test]
+fn a_layer_at_hand_gives_what_it_gives_at_each_use() {
+    let quantised = in_gguf(&model("ti2v-bf16").join("transformer"), own_name, GgmlDType::Q5_0);
+    let plain = model("ti2v").join("transformer");
+    for (folder, target) in [&quantised.0, &plain]
+        .into_iter()
+        .flat_map(|folder| targets(Products::F32).map(move |target| (folder, target)))
+    {
+        let weights = Weights::open(folder).unwrap();
+        let name = "blocks.0.ffn.net.2";
+        let shape = weights.shape(&format!("{name}.weight")).unwrap();
+        for streamed in [false, true] {
+            let place = Place { streamed, ..target.place() };
+            let layer = Linear::load(&weights, name, shape, true, place).unwrap();
+            let x = Tensor::arange(0f32, (6 * shape[1]) as f32, &target.device).unwrap().cos().unwrap();
+            let x = x.reshape((6, shape[1])).unwrap();
+            let at_hand = layer.at_hand().unwrap();
+            for (start, count) in [(0, 4), (4, 2)] {
+                let x = x.narrow(0, start, count).unwrap();
+                let (got, wanted) = (at_hand.forward(&x).unwrap(), layer.forward(&x).unwrap());
+                assert_eq!(
+                    got.to_vec2::<f32>().unwrap(),
+                    wanted.to_vec2::<f32>().unwrap(),
+                    "streamed: {streamed}"
+                );
+            }
+        }
     }
 }
