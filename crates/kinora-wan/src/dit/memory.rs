@@ -4,7 +4,7 @@
 
 use super::Dit;
 use super::block::FEED_FORWARD_TOKENS;
-use crate::ops::{Ops, Products, SCORES_BYTES, Set};
+use crate::ops::{Ops, Products, Set, scores_bytes};
 
 /// Tensors of all tokens while attention is computed: the input, what was normalised, queries, keys, values, the answer.
 const IN_ATTENTION: usize = 6;
@@ -45,9 +45,8 @@ impl Dit {
                 ((IN_ATTENTION + narrow) * all + scratch, feed_forward + scratch)
             }
             Set::Tensors => {
-                let scores_of_a_token = tokens * config.num_attention_heads * size_of::<f32>();
-                let all_scores = scores_of_a_token.saturating_mul(tokens);
-                let attention = TENSORS_IN_ATTENTION * all + 2 * all_scores.min(SCORES_BYTES);
+                let scores = scores_bytes(tokens, tokens, config.num_attention_heads);
+                let attention = TENSORS_IN_ATTENTION * all + 2 * scores;
                 let feed_forward = (IN_FEED_FORWARD + 1) * all + TENSOR_MIDDLES * middle;
                 // The two largest quantised weights as they are multiplied, the second of them widened before.
                 let narrowed = usize::from(ops.products == Products::Bf16) * size_of::<f32>();

@@ -29,7 +29,7 @@ pub use conv::{Conv, ConvShape, Frames, Sampling};
 pub use linear::{AtHand, Linear};
 pub use norm::Modulation;
 pub use spread::Source;
-pub(crate) use tensors::SCORES_BYTES;
+pub(crate) use tensors::scores_bytes;
 pub use tensors::softmax;
 
 /// What numbers are rounded to before they are multiplied. Tensors and sums are f32 either way.

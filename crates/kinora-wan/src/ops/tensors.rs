@@ -1,7 +1,7 @@
 //! The second set of operations: the tensor library's own, on whatever device the tensors lie. This is what computes on a GPU.
 //!
 //! Always true: tensors are f32; only what a layer multiplies is rounded to the type of its weights, and its answer is widened
-//! again. Whatever attends holds the scores of some queries at a time, never all of them.
+//! again. Whatever attends holds the scores of some heads and queries at a time, never all of them.
 //! Tests run all of it on the CPU against the reference, so what is left to a device are the library's own kernels.
 
 use candle_core::{D, DType, Tensor};
@@ -11,8 +11,13 @@ use super::norm::Modulation;
 use super::spread::Source;
 use crate::WanError;
 
-/// Bytes of scores at a time; their powers take as many once more.
-pub(crate) const SCORES_BYTES: usize = 1 << 29;
+/// Bytes of scores at a time, unless they were too few rows; their powers take as many once more.
+const SCORES_BYTES: usize = 1 << 29;
+/// Rows of scores at a time at least: on a GPU the library's softmax takes a row by 32 threads, and few rows leave most idle.
+const SCORES_ROWS: usize = 1 << 12;
+/// Queries of a head at a time before other heads join them: beside the scores of so many, reading the head's keys and values
+/// again is little.
+const HEAD_QUERIES: usize = 1 << 10;
 /// What a pixel's length counts as at least, as in the reference's `normalize`.
 const SHORTEST: f64 = 1e-12;
 
@@ -25,34 +30,49 @@ pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Resu
     })
 }
 
-pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor, WanError> {
-    let query_bytes = heads * k.dim(0)? * size_of::<f32>();
-    attention_in_tiles(q, k, v, heads, (SCORES_BYTES / query_bytes).max(1))
+/// Rows of scores over `keys` keys at a time, each of one query of one head. The library's softmax counts scores in 32 bits.
+fn rows_at_once(keys: usize) -> usize {
+    (SCORES_BYTES / (keys * size_of::<f32>())).max(SCORES_ROWS).min(i32::MAX as usize / keys).max(1)
 }
 
-/// `queries` of them at a time.
+/// Bytes at most of the scores that [`attention`] of so many queries holds at a time.
+pub(crate) fn scores_bytes(queries: usize, keys: usize, heads: usize) -> usize {
+    rows_at_once(keys).min(queries.saturating_mul(heads)) * keys * size_of::<f32>()
+}
+
+pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor, WanError> {
+    let rows = rows_at_once(k.dim(0)?);
+    let heads_at_once = (rows / HEAD_QUERIES.min(q.dim(0)?)).clamp(1, heads);
+    attention_in_tiles([q, k, v], heads, heads_at_once, rows / heads_at_once)
+}
+
+/// So many queries of so many of the heads at a time.
 fn attention_in_tiles(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
+    [q, k, v]: [&Tensor; 3],
     heads: usize,
+    heads_at_once: usize,
     queries: usize,
 ) -> Result<Tensor, WanError> {
     let (tokens, width) = q.dims2()?;
     let head_width = width / heads;
     let by_head = |x: &Tensor| -> Result<Tensor, WanError> {
-        // [L, A·K] → [A, L, K]
-        Ok(x.reshape((x.dim(0)?, heads, head_width))?.transpose(0, 1)?.contiguous()?)
+        Ok(x.reshape((x.dim(0)?, heads, head_width))?.transpose(0, 1)?) // [L, A·K] → [A, L, K]
     };
-    let (k, v) = (by_head(k)?.t()?, by_head(v)?);
     let scale = 1.0 / (head_width as f64).sqrt();
-    let tiles = (0..tokens).step_by(queries).map(|start| {
-        let queries = queries.min(tokens - start);
-        let q = by_head(&(q.narrow(0, start, queries)? * scale)?)?;
-        let powers = softmax(&q.matmul(&k)?)?; // [A, n, L]
-        Ok(powers.matmul(&v)?.transpose(0, 1)?.reshape((queries, width))?)
-    });
-    joined(tiles.collect::<Result<Vec<_>, WanError>>()?)
+    let read = {
+        let (q, k, v) = (by_head(q)?, by_head(k)?.contiguous()?.t()?, by_head(v)?.contiguous()?);
+        let groups = (0..heads).step_by(heads_at_once).map(|first| {
+            let [q, k, v] = [&q, &k, &v].map(|x| x.narrow(0, first, heads_at_once.min(heads - first)));
+            let (q, k, v) = (q?, k?, v?);
+            let tiles = (0..tokens).step_by(queries).map(|start| {
+                let q = (q.narrow(1, start, queries.min(tokens - start))? * scale)?;
+                Ok(softmax(&q.matmul(&k)?)?.matmul(&v)?) // [a, n, L] → [a, n, K]
+            });
+            joined(tiles.collect::<Result<Vec<_>, WanError>>()?, 1)
+        });
+        joined(groups.collect::<Result<Vec<_>, WanError>>()?, 0)?
+    };
+    Ok(read.transpose(0, 1)?.reshape((tokens, width))?)
 }
 
 /// Softmax over the last side.
@@ -118,14 +138,14 @@ fn by_runs(
         parts.push(of(start, count, run)?);
         start += count;
     }
-    joined(parts)
+    joined(parts, 0)
 }
 
-/// One after the other along the first side.
-fn joined(mut parts: Vec<Tensor>) -> Result<Tensor, WanError> {
+/// One after the other along `side`.
+fn joined(mut parts: Vec<Tensor>, side: usize) -> Result<Tensor, WanError> {
     match parts.len() {
         1 => Ok(parts.remove(0)),
-        _ => Ok(Tensor::cat(&parts, 0)?),
+        _ => Ok(Tensor::cat(&parts, side)?),
     }
 }
 
@@ -183,7 +203,7 @@ pub(super) fn convolve(
         };
         Ok(seen.conv2d(weight, padding, stride, 1, 1)?.broadcast_add(&bias)?)
     });
-    joined(outputs.collect::<Result<Vec<_>, WanError>>()?)
+    joined(outputs.collect::<Result<Vec<_>, WanError>>()?, 0)
 }
 
 #[cfg(test)]
@@ -192,18 +212,40 @@ mod tests {
 
     /// The goldens' clips fit one tile, those that people make do not.
     #[test]
-    fn tiles_of_queries_join_without_a_seam() {
+    fn tiles_of_heads_and_queries_join_without_a_seam() {
         let numbers = |rows: usize, step: f32| {
             Tensor::arange(0f32, (rows * 12) as f32, &Device::Cpu)
                 .and_then(|x| (x * f64::from(step))?.sin()?.reshape((rows, 12)))
                 .unwrap()
         };
         let (q, k, v) = (numbers(23, 0.7), numbers(31, 1.3), numbers(31, 2.9));
-        let whole = super::attention_in_tiles(&q, &k, &v, 3, 23).unwrap().to_vec2::<f32>().unwrap();
-        for queries in [1, 5, 22] {
-            let tiled = super::attention_in_tiles(&q, &k, &v, 3, queries).unwrap().to_vec2::<f32>().unwrap();
-            let pairs = tiled.iter().flatten().zip(whole.iter().flatten());
-            assert!(pairs.clone().count() == 23 * 12 && pairs.clone().all(|(a, b)| (a - b).abs() < 1e-6));
+        let of = |heads_at_once, queries| {
+            let tiled = super::attention_in_tiles([&q, &k, &v], 3, heads_at_once, queries).unwrap();
+            tiled.to_vec2::<f32>().unwrap()
+        };
+        let whole = of(3, 23);
+        for heads_at_once in [1, 2, 3] {
+            for queries in [1, 5, 22, 23, 40] {
+                let tiled = of(heads_at_once, queries);
+                let pairs = tiled.iter().flatten().zip(whole.iter().flatten());
+                assert!(pairs.clone().count() == 23 * 12 && pairs.clone().all(|(a, b)| (a - b).abs() < 1e-6));
+            }
         }
+    }
+
+    #[test]
+    fn scores_keep_a_gpu_busy_and_do_not_grow_beyond_that() {
+        const GIB: f64 = (1u64 << 30) as f64;
+        // TI2V-5B and I2V-A14B at their own sizes.
+        let of = |tokens, heads| super::scores_bytes(tokens, tokens, heads) as f64 / GIB;
+        assert!(of(27_280, 24) <= 0.5 && of(75_600, 40) < 1.2, "{} and {}", of(27_280, 24), of(75_600, 40));
+        for keys in [512, 27_280, 75_600, 300_000, 1 << 20] {
+            let rows = super::rows_at_once(keys);
+            assert!(
+                rows * keys <= i32::MAX as usize && (rows >= super::SCORES_ROWS || keys > 1 << 19),
+                "{keys}"
+            );
+        }
+        assert_eq!(super::scores_bytes(10, 7, 3), 10 * 7 * 3 * size_of::<f32>(), "no more than there are");
     }
 }
