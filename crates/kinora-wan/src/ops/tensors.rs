@@ -4,6 +4,7 @@
 //! again. Whatever attends holds the scores of some heads and queries at a time, never all of them.
 //! Tests run all of it on the CPU against the reference, so what is left to a device are the library's own kernels.
 
+use candle_core::conv::CudnnFwdAlgo;
 use candle_core::{D, DType, Tensor};
 
 use super::conv::{ConvShape, Frames, Sampling};
@@ -187,8 +188,11 @@ pub(super) fn convolve(
     bias: &Tensor,
 ) -> Result<Tensor, WanError> {
     let (_, channels, height, width) = frames.x.dims4()?;
-    let empty = Tensor::zeros((1, channels, height, width), frames.x.dtype(), frames.x.device())?;
-    let mut all = vec![empty; frames.zeros];
+    let mut all = Vec::new();
+    if frames.zeros > 0 {
+        let empty = Tensor::zeros((1, channels, height, width), frames.x.dtype(), frames.x.device())?;
+        all.resize(frames.zeros, empty);
+    }
     for chunk in frames.tensors() {
         all.extend(chunk.chunk(chunk.dim(0)?, 0)?);
     }
@@ -201,9 +205,19 @@ pub(super) fn convolve(
             Sampling::Halve => (seen.pad_with_zeros(2, 0, 1)?.pad_with_zeros(3, 0, 1)?, 0, 2),
             Sampling::Double => (seen.upsample_nearest2d(height * 2, width * 2)?, space / 2, 1),
         };
-        Ok(seen.conv2d(weight, padding, stride, 1, 1)?.broadcast_add(&bias)?)
+        Ok(conv2d(&seen, weight, padding, stride)?.broadcast_add(&bias)?)
     });
     joined(outputs.collect::<Result<Vec<_>, WanError>>()?, 0)
+}
+
+/// By the algorithm that cuDNN takes for the fastest. It may ask for more workspace than is free, and the plainest one asks for
+/// none: a clip whose steps are made must not be lost to that.
+fn conv2d(x: &Tensor, weight: &Tensor, padding: usize, stride: usize) -> candle_core::Result<Tensor> {
+    let by = |algorithm| x.conv2d_with_algo(weight, padding, stride, 1, 1, algorithm);
+    match by(None) {
+        Err(error) if x.device().is_cuda() => by(Some(CudnnFwdAlgo::ImplicitGemm)).map_err(|_| error),
+        done => done,
+    }
 }
 
 #[cfg(test)]
