@@ -7,8 +7,12 @@ use candle_core::{DType, Device, Tensor};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use kinora_engine::Picture;
+use rayon::prelude::*;
 
 use crate::WanError;
+
+/// Pixels that one task turns into 8-bit ones at least.
+const PIXELS_AT_ONCE: usize = 1 << 14;
 
 /// Width and height in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,10 +80,20 @@ pub fn to_tensor(rgb: &[u8], size: Size) -> Result<Tensor, WanError> {
 
 /// Frames `[1, 3, F, H, W]` in -1..1 to 8-bit pixels `[F, H, W, 3]`.
 pub fn to_rgb(frames: &Tensor) -> Result<Vec<u8>, WanError> {
-    let frames = frames.squeeze(0)?.permute((1, 2, 3, 0))?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
-    let numbers = frames.flatten_all()?.to_vec1::<f32>()?;
+    let (_, colours, count, height, width) = frames.dims5()?;
+    let numbers = frames.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     let level = |number: f32| ((number / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
-    Ok(numbers.into_iter().map(level).collect())
+    let pixels = count * height * width;
+    // By all threads: a device has nothing to do until this is done.
+    let mut rgb = vec![0; colours * pixels];
+    rgb.par_chunks_mut(colours * PIXELS_AT_ONCE).enumerate().for_each(|(chunk, rgb)| {
+        for (at, pixel) in (chunk * PIXELS_AT_ONCE..).zip(rgb.chunks_exact_mut(colours)) {
+            for (value, plane) in pixel.iter_mut().zip(numbers.chunks_exact(pixels)) {
+                *value = level(plane[at]);
+            }
+        }
+    });
+    Ok(rgb)
 }
 
 #[cfg(test)]
@@ -126,5 +140,17 @@ mod tests {
         let rgb: Vec<u8> = (0..=255).flat_map(|value| [value, 255 - value, 7]).collect();
         let there = to_tensor(&rgb, size(16, 16)).unwrap();
         assert_eq!(to_rgb(&there.unsqueeze(2).unwrap()).unwrap(), rgb);
+    }
+
+    #[test]
+    fn frames_follow_each_other_whatever_their_order_in_memory() {
+        // Of a size that no task gets whole chunks of.
+        let of = |frame: usize| -> Vec<u8> {
+            (0..171 * 130 * 3).map(|at| ((at * 7 + frame * 31) % 256) as u8).collect()
+        };
+        let there = |frame| to_tensor(&of(frame), size(171, 130)).unwrap();
+        // [1, 3, H, W] each, put together as the VAE does it: frames first, then colours before frames.
+        let frames = Tensor::cat(&[there(0), there(1), there(2)], 0).unwrap().transpose(0, 1).unwrap();
+        assert_eq!(to_rgb(&frames.unsqueeze(0).unwrap()).unwrap(), [of(0), of(1), of(2)].concat());
     }
 }
