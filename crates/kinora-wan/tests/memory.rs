@@ -310,7 +310,8 @@ fn parts_that_take_turns_are_never_there_together() {
     for (took, whole_took, stage) in steps.chain([(decoding, whole_decoding, 3)]) {
         let (saved, told) = (whole_took as f64 - took as f64, (whole[stage] - in_turn[stage]) as f64);
         println!("{took} bytes at most instead of {whole_took}: saved {saved}, told {told}");
-        assert!((0.9..1.1).contains(&(saved / told)), "saved {saved} of {told} bytes");
+        // Slabs of threads, which come and go, are up to a fifth of what is saved while frames are decoded.
+        assert!((0.8..1.25).contains(&(saved / told)), "saved {saved} of {told} bytes");
     }
 }
 
