@@ -27,8 +27,8 @@ use crate::submission::{check_cfg_scale, check_prompt};
 
 /// Animate one picture and write an MP4.
 ///
-/// The picture is a JPEG or PNG file or an http(s) URL: at most 10 MB, at least 300 pixels on each side, ratio 1:2.5
-/// to 2.5:1. The same picture, words, scale, seed and settings of the engine always give the same frames on one machine.
+/// The picture is a JPEG or PNG file or an http(s) URL: at most 10 MB and 50 megapixels, at least 300 pixels on each side,
+/// ratio 1:2.5 to 2.5:1. The same picture, words, scale, seed and settings of the engine always give the same frames on one machine.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  kinora animate photo.jpg --prompt \"slow push in\"\n  \
     kinora animate photo.jpg -p \"pan left, clouds drifting\" --duration 10 --seed 7 -o clip.mp4\n  \
@@ -40,7 +40,7 @@ pub struct Animate {
     /// File to write; the picture's name with .mp4 otherwise, in the current folder for a URL.
     #[arg(short, long, value_name = "OUT.mp4", env = "KINORA_OUTPUT")]
     output: Option<PathBuf>,
-    /// What should happen, in words.
+    /// What should happen, in words: at most 2500 characters.
     #[arg(
         short,
         long,
@@ -50,7 +50,7 @@ pub struct Animate {
         hide_default_value = true
     )]
     prompt: String,
-    /// What to avoid, in words; without them, what the model's makers advise where the engine is `wan`.
+    /// What to avoid, in words, at most 2500 characters; without them, what the model's makers advise where the engine is `wan`.
     #[arg(
         long,
         value_name = "TEXT",
@@ -65,7 +65,7 @@ pub struct Animate {
     /// How strictly to follow the prompt, from 0 (free) to 1 (strict).
     #[arg(long, value_name = "0..1", env = "KINORA_CFG_SCALE", default_value = "0.5", allow_negative_numbers = true, value_parser = parse_cfg_scale)]
     cfg_scale: f32,
-    /// Repeats a result; drawn at random and reported otherwise.
+    /// Repeats a result, 0 to 9007199254740991; drawn at random and reported otherwise.
     #[arg(long, value_name = "N", env = "KINORA_SEED", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(0..=GenerateSpec::SEED_MAX))]
     seed: Option<u64>,
     #[command(flatten)]
@@ -108,7 +108,7 @@ impl Animate {
             return self.tell_plan(&spec, &picture, &monitor);
         }
         let output = self.output_path();
-        self.check_output(&output)?;
+        self.check(&output)?;
         let opened = self.engine.load(self.noise.clone(), 1).map_err(|e| Failure::Usage(e.into()))?;
         for warning in opened.warnings.iter().filter(|_| !self.quiet) {
             writeln!(std::io::stderr(), "{}", warning.text())?;
@@ -121,6 +121,16 @@ impl Animate {
         let made = make(engine.as_ref(), &spec, &picture, &output, &monitor)?;
         monitor.finish();
         self.tell(&spec, engine.name(), &made, &output, started.elapsed())
+    }
+
+    /// Refuses what can be seen to be wrong before a model is opened.
+    fn check(&self, output: &Path) -> Result<(), Failure> {
+        if self.noise.is_some() && self.duration == "10" {
+            return Err(Failure::Usage(anyhow::anyhow!(
+                "--noise: a file of noise starts one clip, not the two of --duration 10"
+            )));
+        }
+        self.check_output(output)
     }
 
     fn spec(&self) -> Result<GenerateSpec, crate::submission::FieldError> {

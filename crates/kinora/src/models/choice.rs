@@ -221,7 +221,7 @@ pub fn parse_lora(text: &str) -> Result<Lora, String> {
     }
     match strength.parse::<f64>() {
         Ok(strength) if strength.is_finite() => Ok(Lora { path: path.into(), strength }),
-        _ => Err(format!("the strength `{strength}` must be a number")),
+        _ => Err(format!("the strength `{strength}` must be a finite number")),
     }
 }
 

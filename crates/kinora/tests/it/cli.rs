@@ -118,7 +118,7 @@ fn failures_have_their_exit_codes_and_say_what_is_wrong() {
     let folder = folder_with_picture();
     std::fs::write(folder.path().join("text.jpg"), "no picture").unwrap();
     let long = "x".repeat(2501);
-    let cases: [(&[&str], i32, &str); 15] = [
+    let cases: [(&[&str], i32, &str); 16] = [
         (&["animate", "missing.jpg"], 3, "missing.jpg"),
         (&["animate", "text.jpg"], 3, "JPEG"),
         (&["animate", "."], 3, "folder"),
@@ -131,6 +131,11 @@ fn failures_have_their_exit_codes_and_say_what_is_wrong() {
         (&["animate", "photo.jpg", "-o", "."], 1, "--output .: this is a folder"),
         (&["animate", "photo.jpg", "-o", "./photo.jpg"], 1, "this is the picture itself"),
         (&["animate", "photo.jpg", "--engine", "pattern", "--explain", "--json"], 2, "--explain"),
+        (
+            &["animate", "photo.jpg", "--noise", "n", "--duration", "10"],
+            2,
+            "--noise: a file of noise starts one",
+        ),
         (&["animate"], 2, "IMAGE"),
         (&["annimate"], 2, "animate"),
         (&["keys", "revoke", "none", "--data-dir", "data"], 3, "none"),
