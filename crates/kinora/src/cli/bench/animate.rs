@@ -1,5 +1,6 @@
 //! `kinora bench animate`: seconds of video per second of wall, with and without encoding, per stage.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -53,7 +54,11 @@ impl BenchAnimate {
             duration: ClipDuration::from_seconds(seconds).expect("clap let only 5 and 10 through"),
             ..GenerateSpec::default()
         };
-        let engine = self.engine.load(None, 1).map_err(|e| Failure::Usage(e.into()))?.engine;
+        let opened = self.engine.load(None, 1).map_err(|e| Failure::Usage(e.into()))?;
+        for warning in &opened.warnings {
+            writeln!(std::io::stderr(), "{}", warning.text())?;
+        }
+        let engine = opened.engine;
         let (mut encoded, mut bare) = (Vec::new(), Vec::new());
         for round in 0..=self.rounds {
             let pair = (
