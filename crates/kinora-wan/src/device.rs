@@ -107,17 +107,42 @@ fn open_cuda(number: usize, products: Products) -> Result<Device, WanError> {
     // On the streams that threads have by default nothing would make one wait for weights that another copies, and products
     // at the same time would share the one workspace of cuBLAS.
     let device = Device::new_cuda_with_stream(number).map_err(|error| {
-        // Where backtraces are asked for, the library's errors go on with one.
-        let told = error.to_string();
-        let reason = told.lines().next().unwrap_or_default();
         WanError::Device(format!(
-            "the device cuda:{number} cannot be used: {reason}; `nvidia-smi` lists what the driver knows, counted from 0"
+            "the device cuda:{number} cannot be used: {}; `nvidia-smi` lists what the driver knows, counted from 0",
+            reason(&error)
         ))
     })?;
+    check_kernels(&device, number, products)?;
     // With bf16 asked for, what is multiplied in f32 (scores and what they weigh, for the most part) may go through tensor
     // cores, which take 10 bits of it: more than bf16 has, over the same range.
     candle_core::cuda::set_gemm_reduced_precision_f32(products == Products::Bf16);
     Ok(device)
+}
+
+/// Where backtraces are asked for, the library's errors go on with one.
+#[cfg(feature = "cuda")]
+fn reason(error: &candle_core::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// Refuses a GPU of another kind than the program's kernels were compiled for: they run on theirs and later ones, and those
+/// of bf16 begin with compute capability 8.0.
+#[cfg(feature = "cuda")]
+fn check_kernels(device: &Device, number: usize, products: Products) -> Result<(), WanError> {
+    let tried = Tensor::ones(1, DType::F32, device).and_then(|one| one.to_dtype(products.dtype()));
+    let (Err(error), Device::Cuda(cuda)) = (tried.and_then(|_| device.synchronize()), device) else {
+        return Ok(());
+    };
+    let capability = cuda.cuda_stream().context().compute_capability();
+    let (major, minor) = capability.map_err(candle_core::Error::wrap)?;
+    let remedy = match products {
+        Products::Bf16 if major < 8 => "bf16 begins at 8.0, --dtype f32 does without it".to_owned(),
+        _ => format!("if it was built for another, `scripts/build-cuda {major}{minor}` builds one for this"),
+    };
+    Err(WanError::Device(format!(
+        "the device cuda:{number} does not run this program's kernels: {}; it has compute capability {major}.{minor}: {remedy}",
+        reason(&error)
+    )))
 }
 
 #[cfg(not(feature = "cuda"))]
