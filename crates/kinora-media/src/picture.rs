@@ -68,7 +68,7 @@ pub enum PictureError {
     #[error("image is {width_px}x{height_px} pixels; both sides must be at least {min_px} pixels")]
     TooSmall { width_px: u32, height_px: u32, min_px: u32 },
     #[error(
-        "image is {width_px}x{height_px} pixels, a ratio of {:.2}:1; it must be between 1:{max} and {max}:1",
+        "image is {width_px}x{height_px} pixels, a ratio of {:.3}:1; it must be between 1:{max} and {max}:1",
         f64::from(*width_px) / f64::from(*height_px)
     )]
     Ratio { width_px: u32, height_px: u32, max: f64 },

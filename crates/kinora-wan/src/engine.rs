@@ -5,7 +5,6 @@ use std::path::Path;
 use kinora_engine::{
     ClipFormat, Engine, EngineError, FrameSink, GenerateSpec, Generated, Monitor, Picture, SinkError,
 };
-use serde_json::json;
 
 use crate::condition::Family;
 use crate::device::Target;
@@ -71,7 +70,8 @@ impl Engine for WanEngine {
     ) -> Result<Generated, EngineError> {
         let made = self.pipeline.run(spec, picture, sink, monitor, &mut |_| {});
         let made = made.map_err(|error| self.told(error))?;
-        let mut plan = json!({ "model": self.model_name() });
+        let mut plan = self.pipeline.told(spec, picture);
+        plan["model"] = self.model_name().into();
         if let Some(psnr_db) = made.seam_psnr_db {
             plan["seam_psnr_db"] = psnr_db.into();
         }

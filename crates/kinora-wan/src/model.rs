@@ -134,6 +134,9 @@ impl Model {
         };
         let solver = SolverConfig::read(&folder.join("scheduler"))?;
         let boundary = match (index.boundary_ratio, index.transformer_2.1.is_some()) {
+            (Some(ratio), true) if !(ratio > 0.0 && ratio < 1.0) => {
+                return Err(refused(format!("`boundary_ratio` must be between 0 and 1, not {ratio}")));
+            }
             (Some(ratio), true) => Some((ratio * solver.train_timesteps() as f64) as f32),
             (None, false) if !loras.second.is_empty() => {
                 return Err(refused(

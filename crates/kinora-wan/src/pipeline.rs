@@ -168,8 +168,7 @@ impl Pipeline {
         let size = self.settings.size.unwrap_or(self.model.family.defaults().size);
         let (model, frames) = (&self.model, self.clip_frames());
         let Size { width_px, height_px } = size;
-        let scale = model.vae.spatial_scale();
-        let latent = [(frames - 1) / model.vae.temporal_scale() + 1, height_px / scale, width_px / scale];
+        let latent = self.latents(size);
         // In one family the encoder sees the picture alone, in the other all frames of the clip.
         let encoded = match model.family {
             Family::PerTokenTimes => 1,
@@ -195,6 +194,13 @@ impl Pipeline {
         Ok(Needs { size, frames, stage, working_bytes, weights_bytes, residency })
     }
 
+    /// Latent frames, rows and columns of a clip of `size`.
+    fn latents(&self, Size { width_px, height_px }: Size) -> [usize; 3] {
+        let vae = &self.model.vae;
+        let scale = vae.spatial_scale();
+        [(self.clip_frames() - 1) / vae.temporal_scale() + 1, height_px / scale, width_px / scale]
+    }
+
     fn clip_frames(&self) -> usize {
         let scale = self.model.vae.temporal_scale();
         let trained = CLIP_SECONDS * self.fps() as usize / scale * scale + 1;
@@ -218,6 +224,14 @@ impl Pipeline {
                 "frames {frames}: this model makes one frame more than a multiple of {scale}"
             ));
         }
+        if let Some(size) = self.settings.size {
+            self.model.dit_config().grid(self.latents(size))?;
+        }
+        if self.settings.guidance_2.is_some() && self.model.experts.len() == 1 {
+            return refused(
+                "guidance-2: this model has no second transformer that it could be for".to_owned(),
+            );
+        }
         if let Some(steps) = self.settings.steps
             && !(1..=STEPS_MAX).contains(&steps)
         {
@@ -234,6 +248,20 @@ impl Pipeline {
             }
         }
         self.model.vae.decoder(self.settings.vae_tile).map(drop)
+    }
+
+    /// How a clip of `spec` is made, for people who want to make it again.
+    pub fn told(&self, spec: &GenerateSpec, picture: &Picture) -> serde_json::Value {
+        let plan = self.plan(spec, picture);
+        let (solver, shift) = self.model.solver.name_and_shift();
+        let dtype = self.model.target.ops.products.dtype().as_str();
+        let mut told = serde_json::json!({
+            "steps": plan.steps, "guidance": plan.guidance, "solver": solver, "shift": shift, "dtype": dtype,
+        });
+        if self.model.experts.len() > 1 {
+            told["guidance_2"] = plan.guidance_2.into();
+        }
+        told
     }
 
     fn plan(&self, spec: &GenerateSpec, picture: &Picture) -> Plan {
@@ -271,11 +299,16 @@ impl Pipeline {
                 "a file of noise starts one clip, not the two of 10 seconds".to_owned(),
             ));
         }
+        // A file of noise that does not fit is told before anything is computed.
+        let mut first_noise = Some(self.noise(spec.seed, 0, plan)?);
         let text = job.text(spec)?;
         let mut rgb = fit(picture, plan.size)?;
         let mut seam_psnr_db = None;
         for (part, stages) in PARTS.iter().enumerate().take(parts(spec.duration)) {
-            let noise = self.noise(spec.seed, part, plan)?;
+            let noise = match first_noise.take() {
+                Some(noise) => noise,
+                None => self.noise(spec.seed, part, plan)?,
+            };
             let condition = job.condition(stages, &rgb)?;
             let latents = job.denoise(stages, &condition, noise, &text)?;
             let [first, last] = job.decode(stages, &latents, part > 0)?;
@@ -289,11 +322,8 @@ impl Pipeline {
 
     /// `[1, z, f, h, w]` in f32.
     fn noise(&self, seed: u64, part: usize, plan: Plan) -> Result<Tensor, WanError> {
-        let vae = &self.model.vae;
-        let frames = (plan.frames - 1) / vae.temporal_scale() + 1;
-        let scale = vae.spatial_scale();
-        let shape =
-            [1, vae.latent_channels(), frames, plan.size.height_px / scale, plan.size.width_px / scale];
+        let [frames, height, width] = self.latents(plan.size);
+        let shape = [1, self.model.vae.latent_channels(), frames, height, width];
         let noise = match &self.settings.noise {
             Some(path) => read_tensor(path, "latents", &shape)
                 .map_err(|error| WanError::Request(format!("the noise cannot be used: {error}")))?,
@@ -305,6 +335,18 @@ impl Pipeline {
         };
         Ok(noise.to_device(&self.model.target.device)?)
     }
+}
+
+/// Refuses what is no picture any more, though no operation failed. A sum tells of every number.
+fn check_finite(numbers: &Tensor, place: impl Fn() -> String) -> Result<(), WanError> {
+    if numbers.sum_all()?.to_scalar::<f32>()?.is_finite() {
+        return Ok(());
+    }
+    Err(WanError::Request(format!(
+        "{} made numbers that are not finite: weights or adapters are damaged, an adapter works too strongly, or guidance or \
+         shift are too far from the model's own",
+        place()
+    )))
 }
 
 /// Peak signal-to-noise ratio of two frames.
@@ -413,6 +455,7 @@ impl Job<'_> {
                 latents = solver.step(&predicted, &latents)?;
                 (self.tap)(&latents);
                 done += 1;
+                check_finite(&latents, || format!("step {done} of {}", self.plan.steps))?;
                 self.progress(stages.denoise, done, self.plan.steps);
             }
         }
@@ -438,6 +481,7 @@ impl Job<'_> {
         self.progress(stages.decode, 0, total);
         for index in 0..total {
             let decoded = decoder.push(&latents.narrow(2, index, 1)?, &|| self.cancelled())?;
+            check_finite(&decoded, || format!("decoding latent frame {} of {total}", index + 1))?;
             let rgb = to_rgb(&decoded)?;
             if index == 0 {
                 first = rgb[..frame_bytes].to_vec();

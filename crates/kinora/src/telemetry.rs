@@ -32,8 +32,10 @@ const RETENTION_BYTES: &str = "kinora_retention_removed_bytes_total";
 const HTTP_ANSWERS: &str = "kinora_http_answers_total";
 
 /// From a commit on a fast disk to a long video on a slow machine.
-const BUCKETS_S: [f64; 16] =
-    [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0];
+const BUCKETS_S: [f64; 18] = [
+    0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0,
+    14_400.0, 86_400.0,
+];
 
 /// Measures from now on, once for the whole process. What is measured before costs nothing and is lost.
 pub fn start() -> PrometheusHandle {

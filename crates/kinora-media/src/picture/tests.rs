@@ -374,8 +374,8 @@ fn the_services_limits_hold_to_the_pixel() {
     for (width_px, height_px, want) in [
         (299, 400, "image is 299x400 pixels; both sides must be at least 300 pixels"),
         (400, 299, "image is 400x299 pixels; both sides must be at least 300 pixels"),
-        (751, 300, "image is 751x300 pixels, a ratio of 2.50:1; it must be between 1:2.5 and 2.5:1"),
-        (300, 751, "image is 300x751 pixels, a ratio of 0.40:1; it must be between 1:2.5 and 2.5:1"),
+        (751, 300, "image is 751x300 pixels, a ratio of 2.503:1; it must be between 1:2.5 and 2.5:1"),
+        (300, 751, "image is 300x751 pixels, a ratio of 0.399:1; it must be between 1:2.5 and 2.5:1"),
     ] {
         let bytes = rgb_png(width_px, height_px);
         assert_eq!(inspect(&bytes).unwrap_err().to_string(), want);

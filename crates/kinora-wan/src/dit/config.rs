@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::WanError;
-use crate::weights::read_json;
+use crate::weights::{check_sizes, read_json};
 
 /// Sizes of the transformer. Absent keys have the library's defaults.
 #[derive(Debug, Clone, Deserialize)]
@@ -69,18 +69,43 @@ impl DitConfig {
         self.out_channels.filter(|&channels| channels > 0).unwrap_or(self.in_channels)
     }
 
+    /// Latent frames, rows and columns of a clip in tokens.
+    pub fn grid(&self, latents: [usize; 3]) -> Result<[usize; 3], WanError> {
+        let [frames, height, width] = latents;
+        let patch = self.patch_size;
+        if latents.iter().zip(patch).any(|(side, patch)| *side == 0 || side % patch != 0) {
+            return Err(WanError::Request(format!(
+                "latents of {frames}x{height}x{width} do not divide into patches of {patch:?}"
+            )));
+        }
+        let grid = [frames / patch[0], height / patch[1], width / patch[2]];
+        if let Some(side) = grid.iter().find(|side| **side > self.rope_max_seq_len) {
+            let limit = self.rope_max_seq_len;
+            return Err(WanError::Request(format!(
+                "a clip of {frames} latent frames of {width}x{height} has {side} tokens along one side, and the model's \
+                 limit is {limit}: fewer --frames or a smaller --size are within it"
+            )));
+        }
+        Ok(grid)
+    }
+
     fn check(&self) -> Result<(), String> {
-        let sizes = [
+        let product = |sides: &[usize]| sides.iter().fold(1usize, |all, side| all.saturating_mul(*side));
+        check_sizes(&[
+            ("num_layers", self.num_layers),
             ("num_attention_heads", self.num_attention_heads),
             ("in_channels", self.in_channels),
+            ("out_channels", self.outputs()),
             ("text_dim", self.text_dim),
+            ("freq_dim", self.freq_dim),
             ("ffn_dim", self.ffn_dim),
             ("rope_max_seq_len", self.rope_max_seq_len),
-            ("patch_size", self.patch_size.iter().product()),
-        ];
-        if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-            return Err(format!("`{name}` must not be 0"));
-        }
+            ("patch_size", product(&self.patch_size)),
+            (
+                "num_attention_heads * attention_head_dim",
+                product(&[self.num_attention_heads, self.attention_head_dim]),
+            ),
+        ])?;
         if self.attention_head_dim < 6 || !self.attention_head_dim.is_multiple_of(2) {
             return Err(format!(
                 "`attention_head_dim` must be even and at least 6, not {}",

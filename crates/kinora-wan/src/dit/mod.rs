@@ -150,16 +150,8 @@ impl Dit {
     }
 
     /// What the steps over latents `[1, C, f, h, w]` of this size share.
-    pub fn clip(&self, [frames, height, width]: [usize; 3]) -> Result<Clip, WanError> {
-        let patch = self.config.patch_size;
-        let fits =
-            [frames, height, width].iter().zip(patch).all(|(side, patch)| *side > 0 && side % patch == 0);
-        if !fits {
-            let problem =
-                format!("latents of {frames}x{height}x{width} do not divide into patches of {patch:?}");
-            return Err(WanError::Request(problem));
-        }
-        let grid = [frames / patch[0], height / patch[1], width / patch[2]];
+    pub fn clip(&self, latents: [usize; 3]) -> Result<Clip, WanError> {
+        let grid = self.config.grid(latents)?;
         Ok(Clip { rotary: Rotary::new(&self.config, grid, &self.device)?, grid })
     }
 

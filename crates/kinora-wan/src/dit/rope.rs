@@ -18,14 +18,8 @@ pub struct Rotary {
 }
 
 impl Rotary {
-    /// For a grid of `[frames, rows, columns]` tokens, the columns running fastest.
+    /// For a grid of `[frames, rows, columns]` tokens, as [`DitConfig::grid`] gives it, the columns running fastest.
     pub fn new(config: &DitConfig, grid: [usize; 3], device: &Device) -> Result<Self, WanError> {
-        if let Some(side) = grid.iter().find(|side| **side > config.rope_max_seq_len) {
-            let limit = config.rope_max_seq_len;
-            return Err(WanError::Request(format!(
-                "a clip of {side} tokens along one side is longer than the model's {limit}"
-            )));
-        }
         let angles = angles(config.attention_head_dim, grid);
         let shape = (grid.iter().product::<usize>(), config.attention_head_dim / 2);
         let table = |of: fn(f64) -> f64| -> Result<Tensor, WanError> {

@@ -21,6 +21,9 @@ pub use unipc::UniPcConfig;
 /// The most steps a clip is made in: beyond, the reference's whole-numbered times repeat at the published shifts.
 pub const STEPS_MAX: usize = 150;
 
+/// Time units that a training may have had.
+const TRAIN_TIMESTEPS: RangeInclusive<usize> = 1..=1_000_000;
+
 /// The flow shifts that are taken: beyond them rounding makes levels of noise the same, or none at all.
 pub const SHIFTS: RangeInclusive<f64> = 0.01..=100.0;
 
@@ -134,6 +137,15 @@ impl SolverConfig {
         }
     }
 
+    /// The solver's name and its flow shift.
+    pub fn name_and_shift(&self) -> (&'static str, f64) {
+        match self {
+            Self::UniPc(config) => ("unipc", config.flow_shift),
+            Self::EulerOnLevels(config) => ("euler", config.flow_shift),
+            Self::Euler(config) => ("euler", config.shift),
+        }
+    }
+
     /// A solver for a clip of `steps` steps, 1 to [`STEPS_MAX`].
     pub fn solver(&self, steps: usize) -> Result<Solver, WanError> {
         if !(1..=STEPS_MAX).contains(&steps) {
@@ -161,7 +173,8 @@ impl EulerConfig {
             ("use_beta_sigmas", self.use_beta_sigmas),
             ("stochastic_sampling", self.stochastic_sampling),
         ];
-        refuse(&unsupported)
+        refuse(&unsupported)?;
+        check_levels(self.num_train_timesteps, ("shift", self.shift))
     }
 
     /// The shift is applied to the ends of the range and again to what lies between, as the reference does.
@@ -237,6 +250,18 @@ fn linspace(start: f64, end: f64, count: usize) -> Vec<f64> {
         numbers[count - 1] = end;
     }
     numbers
+}
+
+/// Refuses what noise levels cannot be made of.
+fn check_levels(train_timesteps: usize, (name, shift): (&str, f64)) -> Result<(), String> {
+    if !TRAIN_TIMESTEPS.contains(&train_timesteps) {
+        let (least, most) = (TRAIN_TIMESTEPS.start(), TRAIN_TIMESTEPS.end());
+        return Err(format!("`num_train_timesteps` must be from {least} to {most}, not {train_timesteps}"));
+    }
+    if !SHIFTS.contains(&shift) {
+        return Err(format!("`{name}` must be from {} to {}, not {shift}", SHIFTS.start(), SHIFTS.end()));
+    }
+    Ok(())
 }
 
 fn refuse(unsupported: &[(&str, bool)]) -> Result<(), String> {

@@ -6,7 +6,7 @@
 use candle_core::Tensor;
 use serde::Deserialize;
 
-use super::{Schedule, linspace, refuse, shifted};
+use super::{Schedule, check_levels, linspace, refuse, shifted};
 use crate::WanError;
 
 /// How far below 1 the first level is kept, where the logarithm of its signal would be infinite.
@@ -73,6 +73,7 @@ impl UniPcConfig {
             ("use_dynamic_shifting", self.use_dynamic_shifting),
             ("shift_terminal", self.shift_terminal.is_some()),
         ])?;
+        check_levels(self.num_train_timesteps, ("flow_shift", self.flow_shift))?;
         if self.prediction_type != "flow_prediction" || !self.use_flow_sigmas || !self.predict_x0 {
             return Err(
                 "only `flow_prediction` with `use_flow_sigmas` and `predict_x0` is supported".to_owned()

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::TOKENS_MAX;
 use crate::ops::{Linear, Ops, Place, Set, softmax};
-use crate::weights::{Matrix, Weights, read_json};
+use crate::weights::{Matrix, Weights, check_sizes, read_json};
 use crate::{Cancel, WanError, go_on};
 
 /// `text_encoder/config.json`. Absent keys have the library's defaults.
@@ -73,14 +73,15 @@ impl EncoderConfig {
         if self.feed_forward_proj != "gated-gelu" {
             return Err(format!("`feed_forward_proj` must be gated-gelu, not {}", self.feed_forward_proj));
         }
-        if self.d_model == 0
-            || self.d_kv == 0
-            || self.d_ff == 0
-            || self.num_heads == 0
-            || self.vocab_size == 0
-        {
-            return Err("a size is 0".to_owned());
-        }
+        check_sizes(&[
+            ("d_model", self.d_model),
+            ("d_kv", self.d_kv),
+            ("d_ff", self.d_ff),
+            ("num_heads", self.num_heads),
+            ("num_heads * d_kv", self.num_heads.saturating_mul(self.d_kv)),
+            ("num_layers", self.num_layers),
+            ("vocab_size", self.vocab_size),
+        ])?;
         let (buckets, distance) = (self.relative_attention_num_buckets, self.relative_attention_max_distance);
         if buckets < 4 || distance <= buckets / 4 {
             return Err(format!("{buckets} buckets do not reach over a distance of {distance}"));

@@ -5,10 +5,13 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::WanError;
-use crate::weights::read_json;
+use crate::weights::{check_sizes, read_json};
 
 /// Frames that the encoder takes at once after the first, as in the reference.
 pub(super) const CHUNK_FRAMES: usize = 4;
+
+/// Levels at most; each halves rows and columns.
+const LEVELS_MAX: usize = 16;
 
 /// Sizes of the autoencoder. Absent keys have the library's defaults.
 #[derive(Debug, Clone, Deserialize)]
@@ -87,15 +90,22 @@ impl VaeConfig {
     }
 
     fn check(&self) -> Result<(), String> {
-        let sizes = [
+        let widest = self.base_dim.max(self.decoder_base_dim.unwrap_or(1));
+        check_sizes(&[
             ("base_dim", self.base_dim),
             ("decoder_base_dim", self.decoder_base_dim.unwrap_or(1)),
             ("z_dim", self.z_dim),
-            ("dim_mult", self.dim_mult.iter().product()),
+            ("num_res_blocks", self.num_res_blocks),
             ("patch_size", self.patch()),
-        ];
-        if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-            return Err(format!("`{name}` must not be 0"));
+        ])?;
+        for times in &self.dim_mult {
+            check_sizes(&[("dim_mult", *times), ("base_dim * dim_mult", times.saturating_mul(widest))])?;
+        }
+        if self.dim_mult.len() > LEVELS_MAX {
+            return Err(format!(
+                "`dim_mult` must have at most {LEVELS_MAX} entries, not {}",
+                self.dim_mult.len()
+            ));
         }
         if self.dim_mult.is_empty() || self.temporal_downsample.len() + 1 != self.dim_mult.len() {
             return Err("`temperal_downsample` must have one entry less than `dim_mult`".to_owned());

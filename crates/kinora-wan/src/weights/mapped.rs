@@ -29,6 +29,9 @@ impl MappedFile {
     pub(super) fn open(path: &Path) -> Result<Self, WanError> {
         let failed = |cause| WanError::Read { path: path.to_owned(), cause };
         let file = File::open(path).map_err(failed)?;
+        if file.metadata().map_err(failed)?.is_dir() {
+            return Err(failed(std::io::ErrorKind::IsADirectory.into()));
+        }
         // SAFETY: the mapping is only read. Whoever shortens a file of weights in use ends the process with SIGBUS, as
         // with every program that maps its weights; they are files that are replaced by renaming, not rewritten.
         let map = unsafe { Mmap::map(&file) }.map_err(failed)?;

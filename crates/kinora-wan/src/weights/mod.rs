@@ -298,6 +298,19 @@ fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>, WanError> {
     Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }
 
+/// Sizes that a configuration may have: far more than any model's, and so few that products of three are numbers still.
+const SIZES: std::ops::RangeInclusive<usize> = 1..=1 << 20;
+
+/// Refuses a configuration with a size that no model has.
+pub fn check_sizes(sizes: &[(&str, usize)]) -> Result<(), String> {
+    match sizes.iter().find(|(_, size)| !SIZES.contains(size)) {
+        Some((name, size)) => {
+            Err(format!("`{name}` must be from {} to {}, not {size}", SIZES.start(), SIZES.end()))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Reads a JSON file into `T`, telling file and problem otherwise.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, WanError> {
     let text =

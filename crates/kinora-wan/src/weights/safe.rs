@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use candle_core::DType;
-use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
+use safetensors::{SafeTensorError, SafeTensors};
 
 use super::mapped::{MappedFile, Wide};
 use super::{Entry, Stored};
@@ -13,13 +13,24 @@ use crate::WanError;
 /// Bytes that hold the header's length, at the file's start.
 const LENGTH_BYTES: usize = 8;
 
+/// How files begin that Git LFS leaves where it did not fetch.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
 /// The file at `path`, the length of its header, and what that says.
 fn open(path: &Path) -> Result<(MappedFile, usize, Metadata), WanError> {
     let file = MappedFile::open(path)?;
-    let header = SafeTensors::read_metadata(file.bytes(&(0..file.len())));
-    let damaged =
-        |error| WanError::Damaged { path: path.to_owned(), problem: format!("bad header: {error}") };
-    let (header_bytes, metadata) = header.map_err(damaged)?;
+    let all = file.bytes(&(0..file.len()));
+    let damaged = |problem: String| WanError::Damaged { path: path.to_owned(), problem };
+    let (header_bytes, metadata) = SafeTensors::read_metadata(all).map_err(|error| match error {
+        _ if all.starts_with(LFS_POINTER) => damaged(
+            "it is what Git leaves in the place of a large file; `git lfs pull`, where it was cloned, fetches the file"
+                .to_owned(),
+        ),
+        SafeTensorError::MetadataIncompleteBuffer => {
+            damaged(format!("it has {} bytes, which is not what its header tells of", all.len()))
+        }
+        error => damaged(format!("bad header: {error}")),
+    })?;
     Ok((file, header_bytes, metadata))
 }
 

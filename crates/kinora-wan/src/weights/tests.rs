@@ -57,8 +57,21 @@ fn what_is_wrong_is_told_with_file_and_name() {
 
     let cut = folder_with(&[("model.safetensors", &whole[..whole.len() - 1])]);
     let error = Weights::open(&cut).unwrap_err().to_string();
-    assert!(error.contains("model.safetensors is damaged"), "{error}");
+    let told = format!("model.safetensors is damaged: it has {} bytes, which is not", whole.len() - 1);
+    assert!(error.contains(&told), "{error}");
     std::fs::remove_dir_all(cut).unwrap();
+
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    let pointer = folder_with(&[("model.safetensors", pointer)]);
+    let error = Weights::open(&pointer).unwrap_err().to_string();
+    assert!(error.contains("model.safetensors is damaged") && error.contains("`git lfs pull`"), "{error}");
+    std::fs::remove_dir_all(pointer).unwrap();
+
+    let within = folder_with(&[]);
+    std::fs::create_dir(within.join("model.safetensors")).unwrap();
+    let error = Weights::open(&within).unwrap_err().to_string();
+    assert!(error.contains("is a directory"), "{error}");
+    std::fs::remove_dir_all(within).unwrap();
 
     let nothing = folder_with(&[]);
     let error = Weights::open(&nothing).unwrap_err().to_string();

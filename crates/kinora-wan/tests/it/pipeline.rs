@@ -327,7 +327,13 @@ fn what_a_model_cannot_make_is_refused_when_it_is_opened() {
         (Settings { shift: Some(100.5), ..small() }, "shift 100.5"),
         (Settings { guidance: Some(f64::NAN), ..small() }, "guidance"),
         (Settings { guidance_2: Some(-1.0), ..small() }, "guidance"),
+        (Settings { guidance_2: Some(3.0), ..small() }, "guidance-2: this model has no second"),
         (Settings { vae_tile: Some(65), ..small() }, "multiple of 16"),
+        (
+            Settings { frames: Some(257), ..small() },
+            "has 65 tokens along one side, and the model's limit is 64",
+        ),
+        (Settings { size: Some(Size { width_px: 32, height_px: 2080 }), ..small() }, "a smaller --size"),
     ] {
         let error = WanEngine::open(&model("ti2v"), Target::cpu_f32(), settings, 1).unwrap_err().to_string();
         assert!(error.contains(told), "{error}");
@@ -337,8 +343,53 @@ fn what_a_model_cannot_make_is_refused_when_it_is_opened() {
         WanEngine::open(&model("ti2v"), Target::cpu_f32(), Settings { noise: Some(noise), ..small() }, 1)
             .unwrap();
     let spec = GenerateSpec::default();
-    let result = engine.generate(&spec, &still("ti2v", "a"), &mut Frames::default(), &Watch::default());
+    let watch = Watch::default();
+    let result = engine.generate(&spec, &still("ti2v", "a"), &mut Frames::default(), &watch);
     assert!(result.unwrap_err().to_string().contains("noise_a.safetensors"));
+    assert_eq!(watch.progress.lock().unwrap()[..], [], "before anything is computed");
+}
+
+#[test]
+fn what_is_no_number_any_more_is_no_clip() {
+    let told = |folder: &Path, settings: Settings| {
+        let engine = WanEngine::open(folder, Target::cpu_f32(), settings, 1).unwrap();
+        let spec = GenerateSpec::default();
+        let made = engine.generate(&spec, &still("ti2v", "a"), &mut Frames::default(), &Watch::default());
+        made.unwrap_err().to_string()
+    };
+    let far = told(&model("ti2v"), Settings { guidance: Some(1e38), ..small() });
+    assert!(far.starts_with("step ") && far.contains(" of 2 made numbers that are not finite"), "{far}");
+
+    let copy = Copy::new("nan");
+    let file = copy.0.join("vae/diffusion_pytorch_model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+    let bias = tensors.get_mut("decoder.conv_out.bias").unwrap();
+    *bias = (&*bias * f64::NAN).unwrap();
+    candle_core::safetensors::save(&tensors, &file).unwrap();
+    let damaged = told(&copy.0, small());
+    assert!(damaged.starts_with("decoding latent frame 1 of 2 made numbers"), "{damaged}");
+}
+
+#[test]
+fn a_configuration_of_sizes_that_no_model_has_is_told() {
+    let copy = Copy::new("sizes");
+    let config = copy.0.join("transformer/config.json");
+    let sound: serde_json::Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    for (name, value, told) in [
+        (
+            "patch_size",
+            serde_json::json!([1u64 << 40, 1u64 << 40, 1u64 << 40]),
+            "`patch_size` must be from 1 to",
+        ),
+        ("num_layers", 0.into(), "`num_layers` must be from 1 to 1048576, not 0"),
+        ("num_attention_heads", (1 << 20).into(), "`num_attention_heads * attention_head_dim` must be"),
+    ] {
+        let mut changed = sound.clone();
+        changed[name] = value;
+        std::fs::write(&config, changed.to_string()).unwrap();
+        let error = Model::open(&copy.0, Target::cpu_f32()).unwrap_err().to_string();
+        assert!(error.contains(told) && error.contains("transformer/config.json"), "{error}");
+    }
 }
 
 /// A copy of a tiny model in a folder of its own, removed at the end.
@@ -389,6 +440,16 @@ fn parts_that_do_not_belong_together_are_told() {
     std::fs::write(copy.0.join("model_index.json"), r#"{"_class_name": "FluxPipeline"}"#).unwrap();
     let error = Model::open(&copy.0, Target::cpu_f32()).unwrap_err().to_string();
     assert!(error.contains("FluxPipeline"), "{error}");
+
+    for ratio in ["0", "2", "-1"] {
+        let copy = Copy::of("i2v", "boundary");
+        let index = copy.0.join("model_index.json");
+        let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&index).unwrap()).unwrap();
+        json["boundary_ratio"] = serde_json::from_str(ratio).unwrap();
+        std::fs::write(&index, json.to_string()).unwrap();
+        let error = Model::open(&copy.0, Target::cpu_f32()).unwrap_err().to_string();
+        assert!(error.contains("`boundary_ratio` must be between 0 and 1"), "{error}");
+    }
 
     let copy = Copy::new("cut");
     let engine = WanEngine::open(&copy.0, Target::cpu_f32(), small(), 1).unwrap();

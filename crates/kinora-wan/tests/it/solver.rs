@@ -68,6 +68,15 @@ fn a_configuration_that_is_not_understood_is_refused() {
             r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "use_karras_sigmas": true}"#,
             "use_karras_sigmas",
         ),
+        (
+            r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1e9}"#,
+            "`shift` must be from 0.01 to 100, not 1000000000",
+        ),
+        (
+            r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 0}"#,
+            "`num_train_timesteps` must be from 1",
+        ),
+        (r#"{"_class_name": "UniPCMultistepScheduler", "flow_shift": 0}"#, "`flow_shift` must be from 0.01"),
         ("{}", "_class_name"),
         ("", "scheduler_config.json"),
     ] {

@@ -165,7 +165,9 @@ fn a_configuration_that_does_not_fit_is_told() {
     let text = std::fs::read_to_string(model("i2v").join("vae/config.json")).unwrap();
     for (from, to, problem) in [
         ("\"z_dim\": 5", "\"z_dim\": 6", "`latents_mean` must hold 6"),
-        ("\"z_dim\": 5", "\"z_dim\": 0", "`z_dim` must not be 0"),
+        ("\"z_dim\": 5", "\"z_dim\": 0", "`z_dim` must be from 1 to 1048576, not 0"),
+        ("\"num_res_blocks\": 2", "\"num_res_blocks\": 0", "`num_res_blocks` must be from 1"),
+        ("\"base_dim\": 6", "\"base_dim\": 999999", "`base_dim * dim_mult` must be"),
         ("\"scale_factor_spatial\": 8", "\"scale_factor_spatial\": 16", "`scale_factor_spatial` is 16"),
         ("\"out_channels\": 3", "\"out_channels\": 4", "must be 3"),
         ("\"attn_scales\": []", "\"attn_scales\": [1.0]", "`attn_scales` must be empty"),

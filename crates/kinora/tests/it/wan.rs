@@ -232,6 +232,10 @@ fn the_folder_that_one_stands_in_is_told_by_its_name() {
     let output = kinora(&model(), &[&files[..], &flags[..]].concat());
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&result["plan"]["model"], output.status.code()), (&json!("ti2v"), Some(0)), "{output:?}");
+    let plan = json!({
+        "model": "ti2v", "steps": 1, "guidance": 5.0, "solver": "unipc", "shift": 5.0, "dtype": "f32",
+    });
+    assert_eq!(result["plan"], plan);
 }
 
 #[test]
