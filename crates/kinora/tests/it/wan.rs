@@ -378,7 +378,7 @@ fn changed(folder: &Path, file: &str, from: &str, into: &str) -> PathBuf {
 
 /// A copy of the tiny model whose clips may be as long as one likes.
 fn unbounded(folder: &Path) -> PathBuf {
-    let longer = "\"rope_max_seq_len\": 9999999";
+    let longer = "\"rope_max_seq_len\": 1000000";
     changed(folder, "transformer/config.json", "\"rope_max_seq_len\": 64", longer)
 }
 
