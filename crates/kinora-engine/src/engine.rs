@@ -119,9 +119,9 @@ pub enum EngineError {
     /// The same input would fail again.
     #[error("{0}")]
     Permanent(String),
-    /// Another attempt may succeed.
-    #[error("{0}")]
-    Retryable(String),
+    /// Files that the engine computes with were whole when it was opened, and are not now. They may come back.
+    #[error("the model's files cannot be used any more")]
+    Files(#[source] Cause),
     /// The device that frames are computed on failed, at no fault of the input: it is out of memory, or broken.
     #[error("the device that computes the video failed")]
     Device(#[source] Cause),
@@ -134,7 +134,7 @@ impl EngineError {
     /// All that is known, for the log.
     pub fn detail(&self) -> String {
         match self {
-            Self::Device(cause) | Self::Defect(cause) => format!("{self}: {cause}"),
+            Self::Files(cause) | Self::Device(cause) | Self::Defect(cause) => format!("{self}: {cause}"),
             _ => self.to_string(),
         }
     }

@@ -12,9 +12,6 @@ use crate::picture::Size;
 use crate::pipeline::{Pipeline, Settings, open};
 use crate::{Needs, WanError};
 
-/// What is said of files that were whole when the engine was opened.
-const FILES: &str = "the model's files cannot be used any more; `kinora doctor --model DIR` says why";
-
 /// The neural engine over one model.
 #[derive(Debug)]
 pub struct WanEngine {
@@ -114,13 +111,12 @@ fn told(error: WanError, is_cpu: bool) -> EngineError {
         // On the CPU, weights and sizes that were checked leave nothing to go wrong.
         WanError::Tensor(_) if is_cpu => EngineError::Defect(error.into()),
         WanError::Tensor(_) | WanError::Device(_) => EngineError::Device(error.into()),
-        // A disk may come back.
-        WanError::Read { .. } => EngineError::Retryable(FILES.to_owned()),
-        WanError::Config { .. }
+        WanError::Read { .. }
+        | WanError::Config { .. }
         | WanError::Damaged { .. }
         | WanError::MissingTensor { .. }
         | WanError::WrongShape { .. }
-        | WanError::WrongType { .. } => EngineError::Permanent(FILES.to_owned()),
+        | WanError::WrongType { .. } => EngineError::Files(error.into()),
     }
 }
 

@@ -54,7 +54,7 @@ impl ProduceError {
     /// Whether another attempt at the same job may succeed. A full disk may be freed; a picture stays as it is.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Engine(EngineError::Retryable(_) | EngineError::Device(_) | EngineError::Sink(_))
+            Self::Engine(EngineError::Files(_) | EngineError::Device(_) | EngineError::Sink(_))
             | Self::Clip(ClipError::Output(_)) => true,
             Self::Cancelled | Self::Engine(_) | Self::Clip(_) | Self::Thumbnail(_) => false,
         }

@@ -269,7 +269,7 @@ impl Worker {
                 }
             }
             Err(error) => {
-                if error.is_of_the_device() {
+                if error.is_of_the_machine() {
                     place = Place::Unfit;
                 }
                 self.failure(&job, &error.detail(), error.for_caller(), error.is_retryable())
@@ -563,9 +563,14 @@ impl WorkError {
         }
     }
 
-    /// Whether the device that the engine computes on failed: the next job may find it as it is.
+    /// Whether the device that the engine computes on failed.
     fn is_of_the_device(&self) -> bool {
         matches!(self, Self::Produce(ProduceError::Engine(EngineError::Device(_))))
+    }
+
+    /// Whether the next job may find the machine as it is now.
+    fn is_of_the_machine(&self) -> bool {
+        self.is_of_the_device() || matches!(self, Self::Produce(ProduceError::Engine(EngineError::Files(_))))
     }
 
     /// Whether an engine that cannot compute any more would look like this.

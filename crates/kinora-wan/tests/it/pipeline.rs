@@ -458,7 +458,8 @@ fn parts_that_do_not_belong_together_are_told() {
     let late = engine.generate(&spec, &still("ti2v", "a"), &mut Frames::default(), &Watch::default());
     let late = late.unwrap_err();
     let said = late.to_string();
-    assert!(matches!(late, EngineError::Retryable(_)) && !said.contains("safetensors"), "{said}");
+    assert!(matches!(late, EngineError::Files(_)) && !said.contains("safetensors"), "{said}");
+    assert!(late.detail().contains("model-00002-of-00002.safetensors"), "{}", late.detail());
     let error = WanEngine::open(&copy.0, Target::cpu_f32(), small(), 1).unwrap_err().to_string();
     assert!(error.contains("model-00002-of-00002.safetensors"), "{error}");
 }

@@ -191,18 +191,24 @@ async fn a_clip_that_finds_no_room_costs_no_attempt_at_first_but_does_not_go_rou
 }
 
 #[tokio::test]
-async fn a_device_that_failed_and_works_again_costs_an_attempt_and_a_pause() {
-    let (fixture, mut job) = failing(Failing { clip: out_of_memory, probe: || Ok(()) }).await;
-    let (worker, stop) = (&fixture.worker, CancellationToken::new());
-    for lost in 1..=worker.store.attempts_max() {
-        assert_eq!(worker.work(job.clone(), &stop, &Pace::default()).await, Place::Unfit);
-        assert_eq!(worker.store.get(job.id).await.unwrap().unwrap().attempts_lost, lost);
-        job = worker.claim(0).await.unwrap().unwrap_or(job);
+async fn a_machine_that_failed_and_works_again_costs_an_attempt_and_a_pause() {
+    let files_gone = || EngineError::Files("cannot read /weights/CUDA".into());
+    for (clip, sentence) in [
+        (out_of_memory as fn() -> EngineError, "the device that computes the video failed"),
+        (files_gone, "the model's files cannot be used any more"),
+    ] {
+        let (fixture, mut job) = failing(Failing { clip, probe: || Ok(()) }).await;
+        let (worker, stop) = (&fixture.worker, CancellationToken::new());
+        for lost in 1..=worker.store.attempts_max() {
+            assert_eq!(worker.work(job.clone(), &stop, &Pace::default()).await, Place::Unfit);
+            assert_eq!(worker.store.get(job.id).await.unwrap().unwrap().attempts_lost, lost);
+            job = worker.claim(0).await.unwrap().unwrap_or(job);
+        }
+        let now = worker.store.get(job.id).await.unwrap().unwrap();
+        assert_eq!(now.status, crate::jobs::Status::Failed);
+        let told = now.error.as_ref().unwrap();
+        assert!(told.contains(sentence) && !told.contains("CUDA"), "{told}");
     }
-    let now = worker.store.get(job.id).await.unwrap().unwrap();
-    assert_eq!(now.status, crate::jobs::Status::Failed);
-    let told = now.error.as_ref().unwrap();
-    assert!(told.contains("the device that computes the video failed") && !told.contains("CUDA"), "{told}");
 }
 
 #[tokio::test]
