@@ -67,7 +67,7 @@ impl Engine for WanEngine {
     ) -> Result<Generated, EngineError> {
         let made = self.pipeline.run(spec, picture, sink, monitor, &mut |_| {});
         let made = made.map_err(|error| self.told(error))?;
-        let mut plan = self.pipeline.told(spec, picture);
+        let mut plan = self.pipeline.recipe(spec, picture);
         plan["model"] = self.model_name().into();
         if let Some(psnr_db) = made.seam_psnr_db {
             plan["seam_psnr_db"] = psnr_db.into();

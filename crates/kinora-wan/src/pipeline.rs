@@ -251,17 +251,17 @@ impl Pipeline {
     }
 
     /// How a clip of `spec` is made, for people who want to make it again.
-    pub fn told(&self, spec: &GenerateSpec, picture: &Picture) -> serde_json::Value {
+    pub fn recipe(&self, spec: &GenerateSpec, picture: &Picture) -> serde_json::Value {
         let plan = self.plan(spec, picture);
         let (solver, shift) = self.model.solver.name_and_shift();
         let dtype = self.model.target.ops.products.dtype().as_str();
-        let mut told = serde_json::json!({
+        let mut recipe = serde_json::json!({
             "steps": plan.steps, "guidance": plan.guidance, "solver": solver, "shift": shift, "dtype": dtype,
         });
         if self.model.experts.len() > 1 {
-            told["guidance_2"] = plan.guidance_2.into();
+            recipe["guidance_2"] = plan.guidance_2.into();
         }
-        told
+        recipe
     }
 
     fn plan(&self, spec: &GenerateSpec, picture: &Picture) -> Plan {

@@ -77,24 +77,50 @@ fn widened(blocks: &QTensor, dtype: DType) -> Result<Tensor, WanError> {
 /// A layer whose weight is as it is multiplied, for several inputs one after the other.
 #[derive(Debug)]
 pub struct AtHand<'a> {
-    layer: &'a Linear,
-    /// For the tensor library.
-    weight: Option<Tensor>,
+    weight: Ready<'a>,
+    bias: Option<&'a Tensor>,
+}
+
+/// A weight as it is multiplied, with the adapters beside it.
+#[derive(Debug)]
+enum Ready<'a> {
+    Kept(&'a Matrix, Products, &'a [Adapter]),
+    Elsewhere(Tensor, &'a [Resident]),
 }
 
 impl AtHand<'_> {
     /// [`Linear::forward`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, WanError> {
-        let bias = self.layer.bias.as_ref();
-        match (&self.layer.weight, &self.weight) {
-            (Weight::Kept(matrix, products, adapters), _) => {
-                self.layer.forward_kept(x, matrix, *products, adapters)
+        match &self.weight {
+            Ready::Kept(matrix, products, adapters) => self.forward_kept(x, matrix, *products, adapters),
+            Ready::Elsewhere(weight, adapters) => {
+                add_to_tensor(tensors::linear(x, weight, self.bias)?, adapters, x)
             }
-            (Weight::Elsewhere(_, adapters), Some(weight)) => {
-                add_to_tensor(tensors::linear(x, weight, bias)?, adapters, x)
-            }
-            (Weight::Elsewhere(..), None) => unreachable!("a weight elsewhere was made a tensor"),
         }
+    }
+
+    fn forward_kept(
+        &self,
+        x: &Tensor,
+        weight: &Matrix,
+        products: Products,
+        adapters: &[Adapter],
+    ) -> Result<Tensor, WanError> {
+        let (tokens, inputs) = x.dims2()?;
+        if inputs != weight.columns() {
+            let problem = format!("a layer of {} inputs was given {inputs}", weight.columns());
+            return Err(candle_core::Error::Msg(problem).into());
+        }
+        let bias = self.bias.map(Tensor::to_vec1::<f32>).transpose()?;
+        let out = with_f32(x, |x| {
+            let mut out = match products {
+                Products::F32 => product(x, weight, bias.as_deref()),
+                Products::Bf16 => bf16::product(x, weight, bias.as_deref()),
+            };
+            add_to(&mut out, adapters, x, [weight.rows(), inputs]);
+            out
+        })?;
+        Ok(from_f32(out, (tokens, weight.rows()))?)
     }
 }
 
@@ -132,34 +158,10 @@ impl Linear {
     /// The layer for several uses in a row: what is widened or copied whenever it is used is so once.
     pub fn at_hand(&self) -> Result<AtHand<'_>, WanError> {
         let weight = match &self.weight {
-            Weight::Kept(..) => None,
-            Weight::Elsewhere(weight, _) => Some(weight.tensor()?),
+            Weight::Kept(matrix, products, adapters) => Ready::Kept(matrix, *products, adapters),
+            Weight::Elsewhere(weight, adapters) => Ready::Elsewhere(weight.tensor()?, adapters),
         };
-        Ok(AtHand { layer: self, weight })
-    }
-
-    fn forward_kept(
-        &self,
-        x: &Tensor,
-        weight: &Matrix,
-        products: Products,
-        adapters: &[Adapter],
-    ) -> Result<Tensor, WanError> {
-        let (tokens, inputs) = x.dims2()?;
-        if inputs != weight.columns() {
-            let problem = format!("a layer of {} inputs was given {inputs}", weight.columns());
-            return Err(candle_core::Error::Msg(problem).into());
-        }
-        let bias = self.bias.as_ref().map(Tensor::to_vec1::<f32>).transpose()?;
-        let out = with_f32(x, |x| {
-            let mut out = match products {
-                Products::F32 => product(x, weight, bias.as_deref()),
-                Products::Bf16 => bf16::product(x, weight, bias.as_deref()),
-            };
-            add_to(&mut out, adapters, x, [weight.rows(), inputs]);
-            out
-        })?;
-        Ok(from_f32(out, (tokens, weight.rows()))?)
+        Ok(AtHand { weight, bias: self.bias.as_ref() })
     }
 }
 
