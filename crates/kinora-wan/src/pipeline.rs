@@ -224,9 +224,9 @@ impl Pipeline {
                 "frames {frames}: this model makes one frame more than a multiple of {scale}"
             ));
         }
-        if let Some(size) = self.settings.size {
-            self.model.dit_config().grid(self.latents(size))?;
-        }
+        // Where the picture decides the size, the smallest there is.
+        let size = self.settings.size.unwrap_or(self.model.multiple());
+        self.model.dit_config().grid(self.latents(size))?;
         if self.settings.guidance_2.is_some() && self.model.experts.len() == 1 {
             return refused(
                 "guidance-2: this model has no second transformer that it could be for".to_owned(),

@@ -333,6 +333,7 @@ fn what_a_model_cannot_make_is_refused_when_it_is_opened() {
             Settings { frames: Some(257), ..small() },
             "has 65 tokens along one side, and the model's limit is 64",
         ),
+        (Settings { frames: Some(257), size: None, ..small() }, "has 65 tokens along one side"),
         (Settings { size: Some(Size { width_px: 32, height_px: 2080 }), ..small() }, "a smaller --size"),
     ] {
         let error = WanEngine::open(&model("ti2v"), Target::cpu_f32(), settings, 1).unwrap_err().to_string();
